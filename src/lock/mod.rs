@@ -1,0 +1,5 @@
+//! `imagewright.lock`: what a manifest was resolved to.
+
+mod model;
+
+pub use model::*;

@@ -1,0 +1,5 @@
+//! `Manifest` → `Lock`.
+
+pub mod base;
+pub mod debian;
+pub mod python;

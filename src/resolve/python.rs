@@ -1,0 +1,1 @@
+//! Python resolution: the only user of the resolver crates.

@@ -1,0 +1,1 @@
+//! Declared runs: plan, dispatch, job states, results.

@@ -1,0 +1,1 @@
+//! `Lock` → verified artifacts in the store.

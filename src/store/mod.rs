@@ -1,0 +1,372 @@
+//! Every path on disk that imagewright keeps. Nothing outside this module builds a path below the store.
+//!
+//! ```text
+//! <root>/store-v1/
+//!   format                 "1": the version of this tree
+//!   artifacts/<sha256>     wheels, debs, downloads, index files: verified before they get here
+//!   blobs/<sha256>         blobs that exist as bytes: configs, manifests, base and OS layers
+//!   recipes/<layer key>    layers that are streamed on demand (see `layer::recipe`)
+//!   trees/<diff id>/       unpacked layers for the embedded runtime; `trees` is 0700 (it holds setuid files)
+//!   cache/<name>/          what other libraries cache (the Python resolver); may vanish at any time
+//!   tmp/<session>/         one folder per process, locked while it lives, swept by the next one
+//!   runs/<job>/            logs and results of runs
+//!   locks/<name>           advisory locks between processes
+//!   state.sqlite           images, layer keys, roots for gc, jobs, results
+//! ```
+//!
+//! Every write is temp-file + fsync + rename; many processes may share a store; killing any of them at any
+//! moment leaves a store that the next one uses.
+
+mod scratch;
+mod state;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::diagnostic::{Explain, Kind};
+use crate::digest::{Digest, HashingWriter};
+
+pub use scratch::{Scratch, remove_tree};
+pub use state::{ImageRow, JobRow, JobState, State};
+
+/// The version of the tree below the root.
+const FORMAT: &str = "1";
+
+/// A store in use by this process.
+#[derive(Debug)]
+pub struct Store {
+    base: PathBuf,
+    scratch: Scratch,
+}
+
+/// What can go wrong with the store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file operation failed.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// For example `write`.
+        action: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// The operating system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The store was written by a newer program.
+    #[error("the store {} has format {found}, this imagewright knows format {FORMAT}", path.display())]
+    NewerFormat {
+        /// The store.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+    },
+    /// Bytes do not have the digest they must have.
+    #[error("{what} has {found}, expected {expected} ({size} bytes received)")]
+    WrongDigest {
+        /// For example the package.
+        what: String,
+        /// As the lock says.
+        expected: Digest,
+        /// As it came.
+        found: Digest,
+        /// Bytes received.
+        size: u64,
+    },
+    /// The state database failed.
+    #[error("the state database {} cannot be used", path.display())]
+    State {
+        /// The database.
+        path: PathBuf,
+        /// SQLite's reason.
+        #[source]
+        source: rusqlite::Error,
+    },
+}
+
+impl StoreError {
+    /// Wraps an I/O error with what was done to which path.
+    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+
+    /// True when the disk is full or a quota is used up.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+    }
+}
+
+impl Explain for StoreError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::NewerFormat { .. } | Self::WrongDigest { .. } => Kind::Refused,
+            Self::Io { .. } | Self::State { .. } => Kind::Unavailable,
+        }
+    }
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Io { .. } if self.is_full() => {
+                Some("free some space, or set IMAGEWRIGHT_STORE to a folder on a larger disk; what is in the store is intact".into())
+            }
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Some(
+                "set IMAGEWRIGHT_STORE to a folder that this user can write".into(),
+            ),
+            Self::NewerFormat { .. } => Some(
+                "use the newer imagewright, or set IMAGEWRIGHT_STORE to another folder".into(),
+            ),
+            Self::WrongDigest { .. } => Some(
+                "the server sends other bytes than were locked: if that is meant, run `imagewright lock --upgrade`; otherwise do not trust it".into(),
+            ),
+            _ => None,
+        }
+    }
+}
+
+impl Store {
+    /// Opens, or makes, the store below `root`; sweeps what dead processes left in it.
+    ///
+    /// # Errors
+    /// When it cannot be written, or has a newer format.
+    pub fn open(root: &Path) -> Result<Self, StoreError> {
+        let base = root.join("store-v1");
+        let made = |path: &Path| {
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o755)
+                .create(path)
+                .map_err(StoreError::io("create the folder", path))
+        };
+        made(&base)?;
+        check_format(&base)?;
+        for folder in [
+            "artifacts",
+            "blobs",
+            "recipes",
+            "trees",
+            "cache",
+            "tmp",
+            "runs",
+            "locks",
+        ] {
+            made(&base.join(folder))?;
+        }
+        for secret in ["trees", "tmp", "runs"] {
+            let path = base.join(secret);
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o700))
+                .map_err(StoreError::io("set the mode of", path))?;
+        }
+        let scratch = Scratch::open(&base.join("tmp"))?;
+        Ok(Self { base, scratch })
+    }
+
+    /// The folder with the version in its name.
+    pub fn base(&self) -> &Path {
+        &self.base
+    }
+
+    /// This process's temporary folder; gone when the process ends.
+    pub fn scratch(&self) -> &Scratch {
+        &self.scratch
+    }
+
+    /// Opens the state database.
+    pub fn state(&self) -> Result<State, StoreError> {
+        State::open(&self.base.join("state.sqlite"))
+    }
+
+    /// Where artifact `digest` is or would be.
+    pub fn artifact_path(&self, digest: &Digest) -> PathBuf {
+        self.base.join("artifacts").join(digest.hex())
+    }
+
+    /// The artifact's path if the store has it.
+    pub fn artifact(&self, digest: &Digest) -> Option<PathBuf> {
+        Some(self.artifact_path(digest)).filter(|path| path.is_file())
+    }
+
+    /// Where blob `digest` is or would be.
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.base.join("blobs").join(digest.hex())
+    }
+
+    /// The blob's path if the store has it as bytes.
+    pub fn blob(&self, digest: &Digest) -> Option<PathBuf> {
+        Some(self.blob_path(digest)).filter(|path| path.is_file())
+    }
+
+    /// Where the recipe of layer `key` is or would be.
+    pub fn recipe_path(&self, key: &Digest) -> PathBuf {
+        self.base.join("recipes").join(key.hex())
+    }
+
+    /// Where the unpacked layer `diff_id` is or would be. Short names (links) for overlay are the runtime's affair.
+    pub fn tree_path(&self, diff_id: &Digest) -> PathBuf {
+        self.base.join("trees").join(diff_id.hex())
+    }
+
+    /// A folder for another library's cache.
+    pub fn cache_path(&self, name: &str) -> PathBuf {
+        self.base.join("cache").join(name)
+    }
+
+    /// The folder of one job's logs and results; made if missing.
+    pub fn run_path(&self, job: &str) -> Result<PathBuf, StoreError> {
+        let path = self.base.join("runs").join(job);
+        fs::create_dir_all(&path).map_err(StoreError::io("create the folder", &path))?;
+        Ok(path)
+    }
+
+    /// Starts to write a file that `Pending::commit` puts into place.
+    pub fn pending(&self) -> Result<Pending, StoreError> {
+        Pending::create(self.scratch.new_path())
+    }
+
+    /// Writes `bytes` as a blob; returns its digest.
+    pub fn put_blob(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
+        let digest = Digest::of(bytes);
+        if self.blob(&digest).is_none() {
+            let mut pending = self.pending()?;
+            pending.append(bytes)?;
+            pending.commit(&self.blob_path(&digest))?;
+        }
+        Ok(digest)
+    }
+
+    /// Waits for, then holds, the advisory lock `name` until the guard is dropped. Names are letters, digits, `-`.
+    pub fn lock(&self, name: &str) -> Result<LockGuard, StoreError> {
+        let path = self.base.join("locks").join(name);
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(StoreError::io("open", &path))?;
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
+            .map_err(|error| StoreError::io("lock", &path)(error.into()))?;
+        Ok(LockGuard { _file: file })
+    }
+}
+
+/// Holds an advisory lock.
+#[derive(Debug)]
+pub struct LockGuard {
+    _file: File,
+}
+
+fn check_format(base: &Path) -> Result<(), StoreError> {
+    let path = base.join("format");
+    match fs::read_to_string(&path) {
+        Ok(found) if found.trim() == FORMAT => Ok(()),
+        Ok(found) => Err(StoreError::NewerFormat {
+            path: base.into(),
+            found: found.trim().chars().take(40).collect(),
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let temporary = base.join(format!("format.{}", std::process::id()));
+            fs::write(&temporary, format!("{FORMAT}\n"))
+                .and_then(|()| fs::rename(&temporary, &path))
+                .map_err(StoreError::io("write", path))
+        }
+        Err(error) => Err(StoreError::io("read", path)(error)),
+    }
+}
+
+/// A file on its way into the store: hashed while written, removed unless committed.
+#[derive(Debug)]
+pub struct Pending {
+    path: PathBuf,
+    writer: Option<io::BufWriter<HashingWriter<File>>>,
+}
+
+impl Pending {
+    fn create(path: PathBuf) -> Result<Self, StoreError> {
+        let file = File::create_new(&path).map_err(StoreError::io("create", &path))?;
+        let writer = io::BufWriter::with_capacity(256 * 1024, HashingWriter::new(file));
+        Ok(Self {
+            path,
+            writer: Some(writer),
+        })
+    }
+
+    /// Appends bytes.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        let path = &self.path;
+        match &mut self.writer {
+            Some(writer) => writer
+                .write_all(bytes)
+                .map_err(StoreError::io("write", path)),
+            None => Ok(()),
+        }
+    }
+
+    /// The temporary path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn close(&mut self) -> Result<(Digest, u64), StoreError> {
+        let Some(writer) = self.writer.take() else {
+            return Ok((Digest::of(""), 0));
+        };
+        let hashing = writer
+            .into_inner()
+            .map_err(|error| StoreError::io("write", &self.path)(error.into_error()))?;
+        let (file, digest, size) = hashing.finish();
+        file.sync_all()
+            .map_err(StoreError::io("write", &self.path))?;
+        Ok((digest, size))
+    }
+
+    /// Puts the file into place, whatever its digest is; returns digest and size.
+    pub fn commit(mut self, target: &Path) -> Result<(Digest, u64), StoreError> {
+        let closed = self.close()?;
+        fs::rename(&self.path, target).map_err(StoreError::io("put into place", target))?;
+        Ok(closed)
+    }
+
+    /// Puts the file into place if its digest is `expected`, else removes it and says what came.
+    pub fn commit_verified(
+        mut self,
+        target: &Path,
+        expected: &Digest,
+        what: &str,
+    ) -> Result<u64, StoreError> {
+        let (found, size) = self.close()?;
+        if found != *expected {
+            return Err(StoreError::WrongDigest {
+                what: what.into(),
+                expected: *expected,
+                found,
+                size,
+            });
+        }
+        fs::rename(&self.path, target).map_err(StoreError::io("put into place", target))?;
+        Ok(size)
+    }
+}
+
+impl Write for Pending {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        match &mut self.writer {
+            Some(writer) => writer.write(buf),
+            None => Ok(0),
+        }
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.as_mut().map_or(Ok(()), Write::flush)
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        // After a commit the path is gone already.
+        let _ = fs::remove_file(&self.path);
+    }
+}

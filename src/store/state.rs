@@ -1,0 +1,321 @@
+//! `state.sqlite`: images built here, OS layers' first diff IDs, lock paths that root them, jobs and results.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
+
+use super::StoreError;
+use crate::digest::Digest;
+
+/// A connection to the state database.
+#[derive(Debug)]
+pub struct State {
+    path: PathBuf,
+    connection: Connection,
+}
+
+/// An image that this store has built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImageRow {
+    /// Declared name.
+    pub name: String,
+    /// For example `linux/amd64`.
+    pub platform: String,
+    /// The request key.
+    pub request: Digest,
+    /// The image key.
+    pub key: Digest,
+    /// Digest of the image manifest.
+    pub digest: Digest,
+    /// JSON document of how it is put together (see `image::Image`).
+    pub document: String,
+}
+
+/// States of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum JobState {
+    /// Accepted, not started.
+    Pending,
+    /// Its container runs.
+    Running,
+    /// Exit code 0.
+    Succeeded,
+    /// Another exit code, or killed for a reason that is told.
+    Failed,
+    /// Cancelled or interrupted.
+    Cancelled,
+}
+
+impl JobState {
+    /// As `--json` prints it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "PENDING",
+            Self::Running => "RUNNING",
+            Self::Succeeded => "SUCCEEDED",
+            Self::Failed => "FAILED",
+            Self::Cancelled => "CANCELLED",
+        }
+    }
+
+    fn parse(text: &str) -> Self {
+        match text {
+            "RUNNING" => Self::Running,
+            "SUCCEEDED" => Self::Succeeded,
+            "FAILED" => Self::Failed,
+            "CANCELLED" => Self::Cancelled,
+            _ => Self::Pending,
+        }
+    }
+}
+
+/// One job: a run's cell, dispatched once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobRow {
+    /// Unique.
+    pub id: String,
+    /// The run's name with its cell, for example `titanic[seed=1]`.
+    pub name: String,
+    /// Its project.
+    pub project: String,
+    /// The run key.
+    pub key: Digest,
+    /// Where it stands.
+    pub state: JobState,
+    /// Why it ended so, for example `exit code 1`, `out of memory`, `timed out`.
+    pub reason: Option<String>,
+    /// Milliseconds since 1970, as the caller's clock says.
+    pub started_ms: Option<i64>,
+    /// Milliseconds since 1970.
+    pub ended_ms: Option<i64>,
+    /// The results document (JSON), once collected.
+    pub results: Option<String>,
+}
+
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS images (
+        name TEXT NOT NULL, platform TEXT NOT NULL, request TEXT NOT NULL, key TEXT NOT NULL,
+        digest TEXT NOT NULL, document TEXT NOT NULL, PRIMARY KEY (key, platform, name)) STRICT;
+    CREATE INDEX IF NOT EXISTS images_by_request ON images (request);
+    CREATE TABLE IF NOT EXISTS os_layers (key TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS roots (path TEXT PRIMARY KEY) STRICT;
+    CREATE TABLE IF NOT EXISTS jobs (
+        id TEXT PRIMARY KEY, name TEXT NOT NULL, project TEXT NOT NULL, key TEXT NOT NULL,
+        state TEXT NOT NULL, reason TEXT, started_ms INTEGER, ended_ms INTEGER, results TEXT,
+        owner_pid INTEGER) STRICT;
+";
+
+impl State {
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        let fail = |source| StoreError::State {
+            path: path.into(),
+            source,
+        };
+        let connection = Connection::open(path).map_err(fail)?;
+        connection
+            .busy_timeout(Duration::from_secs(30))
+            .and_then(|()| connection.pragma_update(None, "journal_mode", "WAL"))
+            .and_then(|()| connection.pragma_update(None, "synchronous", "NORMAL"))
+            .and_then(|()| connection.execute_batch(SCHEMA))
+            .map_err(fail)?;
+        Ok(Self {
+            path: path.into(),
+            connection,
+        })
+    }
+
+    fn fail(&self) -> impl Fn(rusqlite::Error) -> StoreError + '_ {
+        |source| StoreError::State {
+            path: self.path.clone(),
+            source,
+        }
+    }
+
+    /// Records an image; the same key, platform and name again replaces the record.
+    pub fn put_image(&self, row: &ImageRow) -> Result<(), StoreError> {
+        self.connection
+            .execute(
+                "INSERT OR REPLACE INTO images VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![
+                    row.name,
+                    row.platform,
+                    row.request.to_string(),
+                    row.key.to_string(),
+                    row.digest.to_string(),
+                    row.document
+                ],
+            )
+            .map_err(self.fail())?;
+        Ok(())
+    }
+
+    /// The image with this key on this platform, under whichever name.
+    pub fn image(&self, key: &Digest, platform: &str) -> Result<Option<ImageRow>, StoreError> {
+        let mut found = self.images(
+            "key = ?1 AND platform = ?2",
+            params![key.to_string(), platform],
+        )?;
+        Ok(found.pop())
+    }
+
+    /// All images, by name.
+    pub fn all_images(&self) -> Result<Vec<ImageRow>, StoreError> {
+        self.images("1", params![])
+    }
+
+    fn images(
+        &self,
+        filter: &str,
+        values: impl rusqlite::Params,
+    ) -> Result<Vec<ImageRow>, StoreError> {
+        let sql = format!(
+            "SELECT name, platform, request, key, digest, document FROM images WHERE {filter} ORDER BY name, platform, key"
+        );
+        let mut statement = self.connection.prepare(&sql).map_err(self.fail())?;
+        let rows = statement
+            .query_map(values, |row| {
+                Ok(ImageRow {
+                    name: row.get(0)?,
+                    platform: row.get(1)?,
+                    request: digest(row, 2)?,
+                    key: digest(row, 3)?,
+                    digest: digest(row, 4)?,
+                    document: row.get(5)?,
+                })
+            })
+            .map_err(self.fail())?;
+        rows.collect::<Result<_, _>>().map_err(self.fail())
+    }
+
+    /// What was recorded for the OS layer `key` (a JSON document of `layer::Layer`).
+    pub fn os_layer(&self, key: &Digest) -> Result<Option<String>, StoreError> {
+        self.connection
+            .query_row(
+                "SELECT document FROM os_layers WHERE key = ?1",
+                [key.to_string()],
+                |row| row.get(0),
+            )
+            .optional()
+            .map_err(self.fail())
+    }
+
+    /// Records an OS layer; the first record of a key stays.
+    pub fn put_os_layer(&self, key: &Digest, document: &str) -> Result<(), StoreError> {
+        self.connection
+            .execute(
+                "INSERT OR IGNORE INTO os_layers VALUES (?1, ?2)",
+                params![key.to_string(), document],
+            )
+            .map_err(self.fail())?;
+        Ok(())
+    }
+
+    /// Registers a lock file as a root for gc.
+    pub fn put_root(&self, lock: &Path) -> Result<(), StoreError> {
+        self.connection
+            .execute(
+                "INSERT OR IGNORE INTO roots VALUES (?1)",
+                [lock.to_string_lossy()],
+            )
+            .map_err(self.fail())?;
+        Ok(())
+    }
+
+    /// Inserts or replaces a job that this process owns.
+    pub fn put_job(&self, job: &JobRow) -> Result<(), StoreError> {
+        self.connection
+            .execute(
+                "INSERT OR REPLACE INTO jobs VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+                params![
+                    job.id,
+                    job.name,
+                    job.project,
+                    job.key.to_string(),
+                    job.state.as_str(),
+                    job.reason,
+                    job.started_ms,
+                    job.ended_ms,
+                    job.results,
+                    std::process::id()
+                ],
+            )
+            .map_err(self.fail())?;
+        Ok(())
+    }
+
+    /// The job with this id.
+    pub fn job(&self, id: &str) -> Result<Option<JobRow>, StoreError> {
+        Ok(self.select_jobs("id = ?1", [id])?.pop())
+    }
+
+    /// The newest succeeded job with this run key.
+    pub fn succeeded_job(&self, key: &Digest) -> Result<Option<JobRow>, StoreError> {
+        let filter = "key = ?1 AND state = 'SUCCEEDED' AND results IS NOT NULL";
+        Ok(self.select_jobs(filter, [key.to_string()])?.pop())
+    }
+
+    /// All jobs, oldest first.
+    pub fn jobs(&self) -> Result<Vec<JobRow>, StoreError> {
+        self.select_jobs("1", [])
+    }
+
+    /// Jobs that claim to be pending or running, with the process that owns them.
+    pub fn unfinished_jobs(&self) -> Result<Vec<(JobRow, u32)>, StoreError> {
+        let jobs = self.select_jobs("state IN ('PENDING', 'RUNNING')", [])?;
+        jobs.into_iter()
+            .map(|job| {
+                let owner = self
+                    .connection
+                    .query_row(
+                        "SELECT owner_pid FROM jobs WHERE id = ?1",
+                        [&job.id],
+                        |row| row.get(0),
+                    )
+                    .map_err(self.fail())?;
+                Ok((job, owner))
+            })
+            .collect()
+    }
+
+    fn select_jobs(
+        &self,
+        filter: &str,
+        values: impl rusqlite::Params,
+    ) -> Result<Vec<JobRow>, StoreError> {
+        let sql = format!(
+            "SELECT id, name, project, key, state, reason, started_ms, ended_ms, results FROM jobs
+             WHERE {filter} ORDER BY started_ms, rowid"
+        );
+        let mut statement = self.connection.prepare(&sql).map_err(self.fail())?;
+        let rows = statement
+            .query_map(values, |row| {
+                Ok(JobRow {
+                    id: row.get(0)?,
+                    name: row.get(1)?,
+                    project: row.get(2)?,
+                    key: digest(row, 3)?,
+                    state: JobState::parse(&row.get::<_, String>(4)?),
+                    reason: row.get(5)?,
+                    started_ms: row.get(6)?,
+                    ended_ms: row.get(7)?,
+                    results: row.get(8)?,
+                })
+            })
+            .map_err(self.fail())?;
+        rows.collect::<Result<_, _>>().map_err(self.fail())
+    }
+}
+
+fn digest(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Digest> {
+    let text: String = row.get(column)?;
+    text.parse().map_err(|error| {
+        rusqlite::Error::FromSqlConversionFailure(
+            column,
+            rusqlite::types::Type::Text,
+            Box::new(error),
+        )
+    })
+}
