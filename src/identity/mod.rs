@@ -5,6 +5,7 @@
 //! environment or a clock. Names, tags, times and commits are in no document, so that two teams share.
 
 mod config;
+mod from_request;
 mod layer;
 mod request;
 
@@ -13,6 +14,7 @@ use serde::Serialize;
 use crate::digest::Digest;
 
 pub use config::{ConfigDocument, ContentDocument, ImageDocument};
+pub use from_request::ProjectContent;
 pub use layer::{LayerDocument, PythonDocument, UserDocument, WheelDocument};
 pub use request::{
     BaseDocument, FetchDocument, FileDocument, IndexDocument, OsDocument, PipDocument,

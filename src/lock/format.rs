@@ -1,0 +1,609 @@
+//! The text of `imagewright.lock`: KDL 2, one artifact a line, everything sorted, so that diffs and merges are by line.
+//!
+//! ```kdl
+//! lock 1 emitter=1
+//! wheel "numpy-1.26.4-cp311-….whl" sha256="…" size=18250000
+//! deb "libgomp1_12.2.0-14_amd64" sha256="…" size=116000 path="pool/…" suite="bookworm"
+//! debian "5d0c1f2a" suite="bookworm" epoch=1747699200 {
+//!     deb "base-files_12.4_amd64"
+//! }
+//! image "churn" platform="linux/amd64" {
+//!     request "sha256:…"
+//!     base debian="5d0c1f2a"
+//!     python "/usr/bin/python3.11" full="3.11.2" glibc="2.36"
+//!     wheel "numpy-1.26.4-cp311-….whl"
+//! }
+//! ```
+//! The name of a `debian` block is derived from its content; images with one base share the block.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use kdl::{KdlDocument, KdlNode, KdlValue};
+
+use super::{
+    LOCK_VERSION, Lock, LockedBase, LockedDeb, LockedImage, LockedPython, LockedWheel, WheelOrigin,
+};
+use crate::diagnostic::{Problem, Problems, SourceText, Span};
+use crate::digest::Digest;
+use crate::manifest::Platform;
+
+const HEAD: &str = "// Written by `imagewright lock`. Commit it; do not edit it.\n";
+
+// ------------------------------------------------------------------ writing
+
+impl Lock {
+    /// The lock's text. Equal locks give equal texts.
+    pub fn to_text(&self) -> String {
+        let mut out = String::from(HEAD);
+        line(
+            &mut out,
+            0,
+            "lock",
+            &[LOCK_VERSION.to_string()],
+            &[("emitter", self.emitter.to_string())],
+        );
+        if !self.wheels.is_empty() {
+            out.push('\n');
+        }
+        for (file, wheel) in &self.wheels {
+            write_wheel(&mut out, file, wheel);
+        }
+        if !self.debs.is_empty() {
+            out.push('\n');
+        }
+        for (id, deb) in &self.debs {
+            write_deb(&mut out, id, deb);
+        }
+        self.write_bases(&mut out);
+        for (name, platforms) in &self.images {
+            for (platform, image) in platforms {
+                write_image(&mut out, name, *platform, image);
+            }
+        }
+        out
+    }
+
+    fn write_bases(&self, out: &mut String) {
+        let mut blocks = BTreeMap::new();
+        for base in self
+            .images
+            .values()
+            .flat_map(BTreeMap::values)
+            .map(|image| &image.base)
+        {
+            if let LockedBase::Debian { .. } = base {
+                blocks.insert(base_id(base), base);
+            }
+        }
+        for (id, base) in blocks {
+            let LockedBase::Debian {
+                suite,
+                mirror,
+                epoch,
+                debs,
+                diff_id,
+            } = base
+            else {
+                continue;
+            };
+            let mut properties = vec![("suite", quote(suite)), ("epoch", epoch.to_string())];
+            if let Some(mirror) = mirror {
+                properties.push(("mirror", quote(mirror)));
+            }
+            if let Some(diff_id) = diff_id {
+                properties.push(("diff-id", quote(&diff_id.to_string())));
+            }
+            out.push('\n');
+            open(out, "debian", &[quote(&id)], &properties);
+            for deb in debs {
+                line(out, 1, "deb", &[quote(deb)], &[]);
+            }
+            out.push_str("}\n");
+        }
+    }
+}
+
+fn write_wheel(out: &mut String, file: &str, wheel: &LockedWheel) {
+    let mut properties = vec![("sha256", quote(&wheel.sha256.hex()))];
+    if let Some(size) = wheel.size {
+        properties.push(("size", size.to_string()));
+    }
+    match &wheel.origin {
+        WheelOrigin::DefaultIndex => {}
+        WheelOrigin::Index(url) => properties.push(("index", quote(url))),
+        WheelOrigin::Url(url) => properties.push(("url", quote(url))),
+        WheelOrigin::Path(path) => properties.push(("path", quote(path))),
+    }
+    line(out, 0, "wheel", &[quote(file)], &properties);
+}
+
+fn write_deb(out: &mut String, id: &str, deb: &LockedDeb) {
+    let properties = [
+        ("sha256", quote(&deb.sha256.hex())),
+        ("size", deb.size.to_string()),
+        ("path", quote(&deb.path)),
+        ("suite", quote(&deb.suite)),
+    ];
+    line(out, 0, "deb", &[quote(id)], &properties);
+}
+
+fn write_image(out: &mut String, name: &str, platform: Platform, image: &LockedImage) {
+    out.push('\n');
+    open(
+        out,
+        "image",
+        &[quote(name)],
+        &[("platform", quote(&platform.to_string()))],
+    );
+    line(out, 1, "request", &[quote(&image.request.to_string())], &[]);
+    match &image.base {
+        LockedBase::From { reference, digest } => {
+            let properties = [
+                ("from", quote(reference)),
+                ("digest", quote(&digest.to_string())),
+            ];
+            line(out, 1, "base", &[], &properties);
+        }
+        base @ LockedBase::Debian { .. } => {
+            line(out, 1, "base", &[], &[("debian", quote(&base_id(base)))]);
+        }
+    }
+    let python = &image.python;
+    let glibc = format!("{}.{}", python.glibc.0, python.glibc.1);
+    let properties = [("full", quote(&python.full)), ("glibc", quote(&glibc))];
+    line(out, 1, "python", &[quote(&python.path)], &properties);
+    if let Some(diff_id) = &image.os_diff_id {
+        line(
+            out,
+            1,
+            "os-layer",
+            &[],
+            &[("diff-id", quote(&diff_id.to_string()))],
+        );
+    }
+    for deb in &image.debs {
+        line(out, 1, "deb", &[quote(deb)], &[]);
+    }
+    for wheel in &image.wheels {
+        line(out, 1, "wheel", &[quote(wheel)], &[]);
+    }
+    out.push_str("}\n");
+}
+
+/// The first 8 hex digits of the digest of what a Debian base consists of (without its diff ID).
+fn base_id(base: &LockedBase) -> String {
+    let LockedBase::Debian {
+        suite,
+        mirror,
+        epoch,
+        debs,
+        ..
+    } = base
+    else {
+        return String::new();
+    };
+    let mut text = format!("{suite}\n{}\n{epoch}\n", mirror.as_deref().unwrap_or(""));
+    for deb in debs {
+        let _ = writeln!(text, "{deb}");
+    }
+    Digest::of(text).hex()[..8].to_owned()
+}
+
+fn quote(text: &str) -> String {
+    let mut out = String::from("\"");
+    for character in text.chars() {
+        match character {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            c if c.is_control()
+                || matches!(c, '\u{2028}' | '\u{2029}' | '\u{85}' | '\u{feff}')
+                || ('\u{200e}'..='\u{200f}').contains(&c)
+                || ('\u{202a}'..='\u{202e}').contains(&c)
+                || ('\u{2066}'..='\u{2069}').contains(&c) =>
+            {
+                let _ = write!(out, "\\u{{{:x}}}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+fn line(
+    out: &mut String,
+    depth: usize,
+    name: &str,
+    arguments: &[String],
+    properties: &[(&str, String)],
+) {
+    head(out, depth, name, arguments, properties);
+    out.push('\n');
+}
+
+fn open(out: &mut String, name: &str, arguments: &[String], properties: &[(&str, String)]) {
+    head(out, 0, name, arguments, properties);
+    out.push_str(" {\n");
+}
+
+fn head(
+    out: &mut String,
+    depth: usize,
+    name: &str,
+    arguments: &[String],
+    properties: &[(&str, String)],
+) {
+    out.push_str(&"    ".repeat(depth));
+    out.push_str(name);
+    for argument in arguments {
+        let _ = write!(out, " {argument}");
+    }
+    for (key, value) in properties {
+        let _ = write!(out, " {key}={value}");
+    }
+}
+
+// ------------------------------------------------------------------ reading
+
+impl Lock {
+    /// Reads a lock's text.
+    ///
+    /// # Errors
+    /// All mistakes with their spans: not KDL (a merge conflict, for example), another version, a reference to an
+    /// artifact that the lock does not list.
+    pub fn parse(source: &Arc<SourceText>) -> Result<Self, Problems> {
+        let mut reader = Reader {
+            source: Arc::clone(source),
+            problems: Problems::default(),
+        };
+        let Some(document) = reader.document() else {
+            return Err(reader.problems);
+        };
+        let lock = reader.lock(&document);
+        reader.problems.or(lock)
+    }
+}
+
+struct Reader {
+    source: Arc<SourceText>,
+    problems: Problems,
+}
+
+impl Reader {
+    fn wrong(&mut self, span: Span, message: impl Into<String>) {
+        let problem = Problem::new(&self.source, span, message, "here")
+            .help("the lock is written by `imagewright lock`; restore it from version control, or delete it and lock again");
+        self.problems.0.push(problem);
+    }
+
+    fn document(&mut self) -> Option<KdlDocument> {
+        if let Some(at) = self.source.text.find("<<<<<<<") {
+            self.wrong(Span::new(at, 7), "the lock has an unsolved merge conflict");
+            return None;
+        }
+        match KdlDocument::parse_v2(&self.source.text) {
+            Ok(document) => Some(document),
+            Err(error) => {
+                let span = error.diagnostics.first().map_or(Span::default(), |found| {
+                    Span::new(found.span.offset(), found.span.len())
+                });
+                self.wrong(self.clamp(span), "the lock is not readable");
+                None
+            }
+        }
+    }
+
+    fn clamp(&self, span: Span) -> Span {
+        let text = &self.source.text;
+        let boundary = |mut at: usize| {
+            at = at.min(text.len());
+            while !text.is_char_boundary(at) {
+                at -= 1;
+            }
+            at
+        };
+        let start = boundary(span.start);
+        let end = boundary(start + span.len);
+        Span::new(start, end - start)
+    }
+
+    fn span(&self, node: &KdlNode) -> Span {
+        self.clamp(Span::new(node.span().offset(), node.name().value().len()))
+    }
+
+    fn lock(&mut self, document: &KdlDocument) -> Lock {
+        let mut lock = Lock::default();
+        let mut bases = BTreeMap::new();
+        let mut version = None;
+        for node in document.nodes() {
+            match node.name().value() {
+                "lock" => {
+                    version = self.number(node, None);
+                    lock.emitter = self.number(node, Some("emitter")).unwrap_or(0);
+                }
+                "wheel" => self.wheel(node, &mut lock),
+                "deb" => self.deb(node, &mut lock),
+                "debian" => self.debian(node, &mut bases),
+                "image" => self.image(node, &bases, &mut lock),
+                other => self.wrong(
+                    self.span(node),
+                    format!("`{other}` is nothing that a lock contains"),
+                ),
+            }
+        }
+        if version != Some(LOCK_VERSION) {
+            let found =
+                version.map_or("no version".into(), |found: u32| format!("version {found}"));
+            self.wrong(
+                Span::default(),
+                format!("the lock has {found}, this imagewright reads version {LOCK_VERSION}"),
+            );
+        }
+        self.check_references(&lock);
+        lock
+    }
+
+    fn wheel(&mut self, node: &KdlNode, lock: &mut Lock) {
+        let (Some(file), Some(sha256)) = (self.text(node, None), self.hex(node, "sha256")) else {
+            return;
+        };
+        let Some((name, version)) = super::wheel_name_version(&file) else {
+            self.wrong(
+                self.span(node),
+                format!("`{file}` is not a wheel's file name"),
+            );
+            return;
+        };
+        let optional = |key: &str| {
+            node.get(key)
+                .and_then(KdlValue::as_string)
+                .map(str::to_owned)
+        };
+        let origin = if let Some(url) = optional("index") {
+            WheelOrigin::Index(url)
+        } else if let Some(url) = optional("url") {
+            WheelOrigin::Url(url)
+        } else if let Some(path) = optional("path") {
+            WheelOrigin::Path(path)
+        } else {
+            WheelOrigin::DefaultIndex
+        };
+        let size = node
+            .get("size")
+            .and_then(KdlValue::as_integer)
+            .and_then(|size| u64::try_from(size).ok());
+        let wheel = LockedWheel {
+            name,
+            version,
+            sha256,
+            size,
+            origin,
+        };
+        lock.wheels.insert(file, wheel);
+    }
+
+    fn deb(&mut self, node: &KdlNode, lock: &mut Lock) {
+        let fields = (
+            self.text(node, None),
+            self.hex(node, "sha256"),
+            self.number(node, Some("size")),
+            self.text(node, Some("path")),
+            self.text(node, Some("suite")),
+        );
+        let (Some(id), Some(sha256), Some(size), Some(path), Some(suite)) = fields else {
+            return;
+        };
+        let parts: Vec<&str> = id.split('_').collect();
+        let [package, version, architecture] = parts[..] else {
+            self.wrong(
+                self.span(node),
+                format!("`{id}` does not name a package, version and architecture"),
+            );
+            return;
+        };
+        let deb = LockedDeb {
+            package: package.into(),
+            version: version.into(),
+            architecture: architecture.into(),
+            sha256,
+            size,
+            path,
+            suite,
+        };
+        lock.debs.insert(id, deb);
+    }
+
+    fn debian(&mut self, node: &KdlNode, bases: &mut BTreeMap<String, LockedBase>) {
+        let fields = (
+            self.text(node, None),
+            self.text(node, Some("suite")),
+            self.number(node, Some("epoch")),
+        );
+        let (Some(id), Some(suite), Some(epoch)) = fields else {
+            return;
+        };
+        let mirror = node
+            .get("mirror")
+            .and_then(KdlValue::as_string)
+            .map(str::to_owned);
+        let diff_id = node
+            .get("diff-id")
+            .and_then(|_| self.digest(node, Some("diff-id")));
+        let debs = children(node)
+            .filter_map(|child| self.text(child, None))
+            .collect();
+        let base = LockedBase::Debian {
+            suite,
+            mirror,
+            epoch,
+            debs,
+            diff_id,
+        };
+        bases.insert(id, base);
+    }
+
+    fn image(&mut self, node: &KdlNode, bases: &BTreeMap<String, LockedBase>, lock: &mut Lock) {
+        let (Some(name), Some(platform)) =
+            (self.text(node, None), self.text(node, Some("platform")))
+        else {
+            return;
+        };
+        let platform = match platform.parse::<Platform>() {
+            Ok(platform) => platform,
+            Err(message) => return self.wrong(self.span(node), message),
+        };
+        let (mut request, mut base, mut python, mut os_diff_id) = (None, None, None, None);
+        let (mut wheels, mut debs) = (Vec::new(), Vec::new());
+        for child in children(node) {
+            match child.name().value() {
+                "request" => request = self.digest(child, None),
+                "base" => base = self.base(child, bases),
+                "python" => python = self.python(child),
+                "os-layer" => os_diff_id = self.digest(child, Some("diff-id")),
+                "wheel" => wheels.extend(self.text(child, None)),
+                "deb" => debs.extend(self.text(child, None)),
+                other => self.wrong(
+                    self.span(child),
+                    format!("`{other}` is nothing that a locked image contains"),
+                ),
+            }
+        }
+        let (Some(request), Some(base), Some(python)) = (request, base, python) else {
+            self.wrong(
+                self.span(node),
+                format!("image `{name}` lacks its request, base or python"),
+            );
+            return;
+        };
+        let image = LockedImage {
+            request,
+            base,
+            python,
+            wheels,
+            debs,
+            os_diff_id,
+        };
+        lock.images.entry(name).or_default().insert(platform, image);
+    }
+
+    fn base(&mut self, node: &KdlNode, bases: &BTreeMap<String, LockedBase>) -> Option<LockedBase> {
+        if node.get("from").is_some() {
+            let reference = self.text(node, Some("from"))?;
+            let digest = self.digest(node, Some("digest"))?;
+            return Some(LockedBase::From { reference, digest });
+        }
+        let id = self.text(node, Some("debian"))?;
+        if !bases.contains_key(&id) {
+            self.wrong(
+                self.span(node),
+                format!("no `debian \"{id}\"` block stands above"),
+            );
+        }
+        bases.get(&id).cloned()
+    }
+
+    fn python(&mut self, node: &KdlNode) -> Option<LockedPython> {
+        let path = self.text(node, None)?;
+        let full = self.text(node, Some("full"))?;
+        let glibc = self.text(node, Some("glibc"))?;
+        let short: String = full.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
+        let parsed = glibc
+            .split_once('.')
+            .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+        let (Ok(minor), Some(glibc)) = (short.parse(), parsed) else {
+            self.wrong(
+                self.span(node),
+                "the Python or glibc version cannot be read",
+            );
+            return None;
+        };
+        Some(LockedPython {
+            path,
+            minor,
+            full,
+            glibc,
+        })
+    }
+
+    fn check_references(&mut self, lock: &Lock) {
+        for (name, image) in lock
+            .images
+            .iter()
+            .flat_map(|(name, all)| all.values().map(move |image| (name, image)))
+        {
+            let base_debs: &[String] = match &image.base {
+                LockedBase::Debian { debs, .. } => debs,
+                LockedBase::From { .. } => &[],
+            };
+            let missing_debs = base_debs
+                .iter()
+                .chain(&image.debs)
+                .filter(|id| !lock.debs.contains_key(*id));
+            let missing_wheels = image
+                .wheels
+                .iter()
+                .filter(|file| !lock.wheels.contains_key(*file));
+            for missing in missing_wheels.chain(missing_debs) {
+                self.wrong(
+                    Span::default(),
+                    format!("image `{name}` uses `{missing}`, which the lock does not list"),
+                );
+            }
+        }
+    }
+
+    fn value<'a>(&mut self, node: &'a KdlNode, key: Option<&str>) -> Option<&'a KdlValue> {
+        let found = match key {
+            Some(key) => node.get(key),
+            None => node.get(0),
+        };
+        if found.is_none() {
+            let what = key.map_or("its argument".into(), |key| format!("`{key}=`"));
+            self.wrong(
+                self.span(node),
+                format!("`{}` lacks {what}", node.name().value()),
+            );
+        }
+        found
+    }
+
+    fn text(&mut self, node: &KdlNode, key: Option<&str>) -> Option<String> {
+        let value = self.value(node, key)?;
+        let text = value.as_string().map(str::to_owned);
+        if text.is_none() {
+            self.wrong(self.span(node), "a string is expected");
+        }
+        text
+    }
+
+    fn number<N: TryFrom<i128>>(&mut self, node: &KdlNode, key: Option<&str>) -> Option<N> {
+        let value = self.value(node, key)?;
+        let number = value
+            .as_integer()
+            .and_then(|number| N::try_from(number).ok());
+        if number.is_none() {
+            self.wrong(self.span(node), "a number is expected");
+        }
+        number
+    }
+
+    fn digest(&mut self, node: &KdlNode, key: Option<&str>) -> Option<Digest> {
+        let text = self.text(node, key)?;
+        text.parse()
+            .map_err(|error| self.wrong(self.span(node), format!("{error}")))
+            .ok()
+    }
+
+    fn hex(&mut self, node: &KdlNode, key: &str) -> Option<Digest> {
+        let text = self.text(node, Some(key))?;
+        Digest::from_hex(&text)
+            .map_err(|error| self.wrong(self.span(node), format!("{error}")))
+            .ok()
+    }
+}
+
+fn children(node: &KdlNode) -> impl Iterator<Item = &KdlNode> {
+    node.children().into_iter().flat_map(KdlDocument::nodes)
+}
