@@ -1,0 +1,104 @@
+//! Progress on standard error, drawn only when it is a terminal.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use crate::progress::{Progress, Stage};
+
+/// Bars on a terminal; warnings always.
+#[derive(Debug)]
+pub struct Bars {
+    multi: Option<MultiProgress>,
+    bars: Mutex<BTreeMap<u64, ProgressBar>>,
+    next: AtomicU64,
+}
+
+impl Bars {
+    /// Draws only if standard error is a terminal and `quiet` is false.
+    pub fn new(quiet: bool) -> Self {
+        let draw = !quiet && std::io::stderr().is_terminal();
+        Self {
+            multi: draw.then(MultiProgress::new),
+            bars: Mutex::default(),
+            next: AtomicU64::new(1),
+        }
+    }
+
+    /// Prints one line on standard error, above the bars.
+    #[expect(clippy::print_stderr, reason = "the command is where printing belongs")]
+    pub fn say(&self, text: &str) {
+        match &self.multi {
+            Some(multi) => multi.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+}
+
+impl Progress for Bars {
+    fn begin(&self, stage: Stage, name: &str, total: Option<u64>) -> u64 {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        if let (Some(multi), Ok(mut bars)) = (&self.multi, self.bars.lock()) {
+            let bar = multi.add(bar(stage, name, total));
+            bars.insert(id, bar);
+        }
+        id
+    }
+
+    fn advance(&self, id: u64, units: u64) {
+        if self.multi.is_some()
+            && let Ok(bars) = self.bars.lock()
+            && let Some(bar) = bars.get(&id)
+        {
+            bar.inc(units);
+        }
+    }
+
+    fn end(&self, id: u64) {
+        if self.multi.is_some()
+            && let Ok(mut bars) = self.bars.lock()
+            && let Some(bar) = bars.remove(&id)
+        {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn warn(&self, message: &str) {
+        self.say(&format!("warning: {message}"));
+    }
+}
+
+fn verb(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Resolve => "resolving",
+        Stage::Fetch => "fetching",
+        Stage::Base => "reading",
+        Stage::Layer => "layering",
+        Stage::Configure => "configuring",
+        Stage::Unpack => "unpacking",
+        Stage::Export => "writing",
+        Stage::Push => "pushing",
+        Stage::Run => "running",
+    }
+}
+
+fn bar(stage: Stage, name: &str, total: Option<u64>) -> ProgressBar {
+    let bytes = !matches!(stage, Stage::Resolve | Stage::Configure | Stage::Unpack | Stage::Run);
+    let template = match (total, bytes) {
+        (Some(_), true) => "{prefix:>12} {msg:<32!} {bar:24} {bytes:>10}/{total_bytes}",
+        (Some(_), false) => "{prefix:>12} {msg:<32!} {bar:24} {pos:>5}/{len}",
+        (None, _) => "{prefix:>12} {msg} {spinner}",
+    };
+    let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.set_prefix(verb(stage));
+    bar.set_message(name.to_owned());
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}

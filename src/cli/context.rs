@@ -1,0 +1,237 @@
+//! What every command shares: where the project and the store are, the network client, progress, interruption.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::ambient;
+use super::bars::Bars;
+use super::failure::Failure;
+use crate::ambient::Ambient;
+use crate::diagnostic::{Kind, Problem, SourceText, Span};
+use crate::http::Http;
+use crate::lock::Lock;
+use crate::manifest::{self, ImageRequest, Manifest, ProjectFiles};
+use crate::runtime::Cancel;
+use crate::store::Store;
+
+/// The file that a project's manifest has.
+pub const MANIFEST: &str = "imagewright.kdl";
+/// The file beside it.
+pub const LOCK: &str = "imagewright.lock";
+
+/// Largest manifest that is read, in bytes.
+const MANIFEST_LIMIT: u64 = 4 << 20;
+
+/// Options of every command.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Global {
+    /// The project's folder, or its manifest file.
+    #[arg(short = 'C', long = "project", global = true, value_name = "PATH", default_value = ".")]
+    pub project: PathBuf,
+    /// The store's folder; default: `imagewright` in the user's cache folder.
+    #[arg(long, global = true, value_name = "DIR", env = "IMAGEWRIGHT_STORE")]
+    pub store: Option<PathBuf>,
+    /// Use only what the store has; never the network.
+    #[arg(long, global = true)]
+    pub offline: bool,
+    /// Print results (and errors) as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress bars.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// How many things to do at a time; default: the number of processors.
+    #[arg(long, global = true, value_name = "N")]
+    pub jobs: Option<usize>,
+}
+
+/// What commands work with.
+#[derive(Debug)]
+pub struct Context {
+    /// Options of every command.
+    pub global: Global,
+    /// The project's folder.
+    pub folder: PathBuf,
+    /// The manifest.
+    pub manifest_path: PathBuf,
+    /// The lock.
+    pub lock_path: PathBuf,
+    /// The machine's configuration.
+    pub ambient: Ambient,
+    /// Bars and warnings.
+    pub progress: Arc<Bars>,
+    /// Set by SIGINT and SIGTERM.
+    pub cancel: Cancel,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Context {
+    /// Reads the machine's configuration; touches neither store nor network.
+    pub fn new(global: Global, cancel: Cancel) -> Result<Self, Failure> {
+        let (folder, manifest_path) = locate(&global.project);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .thread_stack_size(16 << 20)
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::plain(Kind::Unavailable, format!("cannot start threads: {error}"), ""))?;
+        Ok(Self {
+            lock_path: folder.join(LOCK),
+            folder,
+            manifest_path,
+            ambient: ambient::read(),
+            progress: Arc::new(Bars::new(global.quiet || global.json)),
+            cancel,
+            runtime,
+            global,
+        })
+    }
+
+    /// How many things to do at a time.
+    pub fn jobs(&self) -> usize {
+        let processors = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.global.jobs.unwrap_or_else(processors).max(1)
+    }
+
+    /// Waits for `future`.
+    pub fn wait<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+
+    /// Opens the store.
+    pub fn store(&self) -> Result<Store, Failure> {
+        Ok(Store::open(&self.store_root())?)
+    }
+
+    fn store_root(&self) -> PathBuf {
+        let cache = || {
+            std::env::var_os("XDG_CACHE_HOME")
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+                .unwrap_or_else(|| ambient::home().join(".cache"))
+        };
+        self.global.store.clone().unwrap_or_else(|| cache().join("imagewright"))
+    }
+
+    /// The network client.
+    pub fn http(&self) -> Result<Http, Failure> {
+        Ok(Http::new(&self.ambient, self.global.offline)?)
+    }
+
+    /// Reads and checks the manifest.
+    pub fn manifest(&self) -> Result<Manifest, Failure> {
+        let text = read_text(&self.manifest_path, MANIFEST_LIMIT)?;
+        let source = SourceText::new(shown(&self.manifest_path), text);
+        let files = Folder(self.folder.clone());
+        Ok(manifest::parse(&source, &files)?)
+    }
+
+    /// Reads the lock; `None` if there is none yet.
+    pub fn lock(&self) -> Result<Option<Lock>, Failure> {
+        if !self.lock_path.exists() {
+            return Ok(None);
+        }
+        let text = read_text(&self.lock_path, 64 << 20)?;
+        let source = SourceText::new(shown(&self.lock_path), text);
+        Ok(Some(Lock::parse(&source)?))
+    }
+
+    /// The images with these names, or all if none is given.
+    pub fn select<'a>(&self, manifest: &'a Manifest, names: &[String]) -> Result<Vec<&'a ImageRequest>, Failure> {
+        if names.is_empty() {
+            return Ok(manifest.images.iter().collect());
+        }
+        names
+            .iter()
+            .map(|name| {
+                let found = manifest.image(name);
+                found.ok_or_else(|| unknown("image", name, manifest.images.iter().map(|image| image.name.as_str())))
+            })
+            .collect()
+    }
+}
+
+/// An error for a name that nothing has.
+pub fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Failure {
+    let known: Vec<&str> = known.collect();
+    let close = known
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(candidate, name), candidate))
+        .filter(|(distance, _)| *distance <= 2)
+        .min();
+    let hint = match close {
+        Some((_, candidate)) => format!("did you mean `{candidate}`?"),
+        None if known.is_empty() => format!("the manifest declares no {what}"),
+        None => format!("there are: {}", known.join(", ")),
+    };
+    Failure::plain(Kind::NotFound, format!("there is no {what} `{name}`"), hint)
+}
+
+fn locate(project: &Path) -> (PathBuf, PathBuf) {
+    if project.is_file() {
+        let folder = project.parent().filter(|parent| !parent.as_os_str().is_empty());
+        (folder.unwrap_or(Path::new(".")).to_owned(), project.to_owned())
+    } else {
+        (project.to_owned(), project.join(MANIFEST))
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.strip_prefix(".").unwrap_or(path).display().to_string()
+}
+
+/// Reads a text file of the user's, with an error that says what is wrong with it.
+fn read_text(path: &Path, limit: u64) -> Result<String, Failure> {
+    let name = shown(path);
+    let usage = |message: String, hint: &str| Failure::plain(Kind::Usage, message, hint);
+    let meta = std::fs::metadata(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Failure::plain(
+            Kind::NotFound,
+            format!("there is no {name}"),
+            format!("write one (`imagewright init` makes an example), or name the project with -C; the file is called {MANIFEST}"),
+        ),
+        _ => usage(format!("cannot read {name}: {error}"), ""),
+    })?;
+    if !meta.is_file() {
+        return Err(usage(format!("{name} is not a file"), "give the project's folder or the manifest file with -C"));
+    }
+    if meta.len() > limit {
+        return Err(usage(
+            format!("{name} has {} MB, more than {} MB", meta.len() / 1_000_000, limit / 1_000_000),
+            "this is not a manifest that a person wrote; is it the right file?",
+        ));
+    }
+    let bytes = std::fs::read(path).map_err(|error| usage(format!("cannot read {name}: {error}"), ""))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        let text = String::from_utf8_lossy(&error.as_bytes()[..valid]).into_owned();
+        let line = text.matches('\n').count() + 1;
+        usage(
+            format!("{name} is not UTF-8 text: byte {valid} (line {line})"),
+            "save the file as UTF-8; a binary file is not a manifest",
+        )
+    })
+}
+
+/// The project's folder, for `pip-from`.
+struct Folder(PathBuf);
+
+impl ProjectFiles for Folder {
+    fn read(&self, path: &str) -> Result<String, String> {
+        let path = self.0.join(path);
+        let meta = std::fs::metadata(&path).map_err(|error| error.to_string())?;
+        if !meta.is_file() {
+            return Err("it is not a file".into());
+        }
+        if meta.len() > MANIFEST_LIMIT {
+            return Err(format!("it is larger than {} MB", MANIFEST_LIMIT / 1_000_000));
+        }
+        std::fs::read_to_string(&path).map_err(|error| error.to_string())
+    }
+}
+
+/// A failure at a place of the manifest.
+pub fn at(problem_source: &Arc<SourceText>, span: Span, message: String, help: &str) -> Failure {
+    let problem = Problem::new(problem_source, span, message, "declared here").help(help);
+    crate::diagnostic::Problems(vec![problem]).into()
+}
