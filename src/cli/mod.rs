@@ -1,1 +1,132 @@
-//! The command.
+//! The command: reads flags, the environment and the project's files, wires the stages, prints. One file per command.
+//!
+//! Results go to standard output, progress and warnings to standard error. The only domain knowledge here is the
+//! order of the stages (`pipeline`).
+
+mod ambient;
+mod bars;
+mod build;
+mod check;
+mod context;
+mod diff;
+mod exec;
+mod export;
+mod failure;
+mod init;
+mod interrupt;
+mod jobs;
+mod load;
+mod lock;
+mod output;
+mod pipeline;
+mod schema;
+mod show;
+mod test;
+mod why;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::diagnostic::Kind;
+use context::{Context, Global};
+use failure::Failure;
+
+pub use failure::{ErrorDocument, Plain};
+
+/// From a KDL manifest to container images and stress-test runs, with no Dockerfile and no daemon.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, max_term_width = 100)]
+struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write an example manifest into a folder that has none
+    Init(init::Arguments),
+    /// Read the manifest and report every mistake
+    Check(check::Arguments),
+    /// Resolve what the manifest asks for and write imagewright.lock
+    Lock(lock::Arguments),
+    /// Build images into the store
+    Build(build::Arguments),
+    /// Build images and execute the declared runs
+    Test(test::Arguments),
+    /// Write an image as an OCI layout or archive
+    Export(export::Arguments),
+    /// Load an image into a Docker Engine or Podman
+    Load(load::Arguments),
+    /// Execute a command in an image
+    Exec(exec::Arguments),
+    /// Show a built-in base or what an image consists of
+    Show(show::Arguments),
+    /// Explain which requirement, artifact or setting changed an image's keys
+    Why(why::Arguments),
+    /// Compare the packages of two images
+    Diff(diff::Arguments),
+    /// List jobs of declared runs
+    Jobs(jobs::JobsArguments),
+    /// Print a job's logs
+    Logs(jobs::LogsArguments),
+    /// Print a job's test cases
+    Results(jobs::ResultsArguments),
+    /// Print the JSON Schema of what a command prints under --json
+    Schema(schema::Arguments),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Runs the command; the exit code is that of [`Kind`].
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let _ = error.print();
+            let wrong = error.exit_code() != 0;
+            return ExitCode::from(if wrong { Kind::Usage.exit_code() } else { 0 });
+        }
+    };
+    let json = arguments.global.json;
+    let cancel = interrupt::watch();
+    match run(arguments, cancel) {
+        Ok(code) => code,
+        Err(failure) => {
+            output::failure(&failure, json);
+            ExitCode::from(failure.kind().exit_code())
+        }
+    }
+}
+
+fn run(arguments: Arguments, cancel: crate::runtime::Cancel) -> Result<ExitCode, Failure> {
+    if let Command::Completions { shell } = &arguments.command {
+        return Ok(output::completions::<Arguments>(*shell));
+    }
+    if let Command::Schema(schema) = &arguments.command {
+        return schema::run(schema);
+    }
+    let context = Context::new(arguments.global, cancel)?;
+    match arguments.command {
+        Command::Init(arguments) => init::run(&context, &arguments),
+        Command::Check(arguments) => check::run(&context, &arguments),
+        Command::Lock(arguments) => lock::run(&context, &arguments),
+        Command::Build(arguments) => build::run(&context, &arguments),
+        Command::Test(arguments) => test::run(&context, &arguments),
+        Command::Export(arguments) => export::run(&context, &arguments),
+        Command::Load(arguments) => load::run(&context, &arguments),
+        Command::Exec(arguments) => exec::run(&context, &arguments),
+        Command::Show(arguments) => show::run(&context, &arguments),
+        Command::Why(arguments) => why::run(&context, &arguments),
+        Command::Diff(arguments) => diff::run(&context, &arguments),
+        Command::Jobs(arguments) => jobs::list(&context, &arguments),
+        Command::Logs(arguments) => jobs::logs(&context, &arguments),
+        Command::Results(arguments) => jobs::results(&context, &arguments),
+        Command::Schema(_) | Command::Completions { .. } => Ok(ExitCode::SUCCESS),
+    }
+}

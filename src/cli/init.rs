@@ -1,0 +1,41 @@
+//! `init`: an example manifest.
+
+use std::process::ExitCode;
+
+use super::context::Context;
+use super::failure::Failure;
+use super::output;
+use crate::diagnostic::Kind;
+
+/// Flags of `init`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {}
+
+const EXAMPLE: &str = r#"// `imagewright check` explains every mistake; `imagewright show base tabular` prints a built-in base.
+
+image "model" base="tabular" {
+    pip "scikit-learn" ">=1.5"
+}
+
+run "imports" image="model" {
+    command "python" "-c" "import sklearn; print(sklearn.__version__)"
+}
+"#;
+
+/// Writes the example unless a manifest is there.
+pub fn run(context: &Context, _: &Arguments) -> Result<ExitCode, Failure> {
+    let path = &context.manifest_path;
+    let made = std::fs::File::create_new(path).and_then(|mut file| std::io::Write::write_all(&mut file, EXAMPLE.as_bytes()));
+    match made {
+        Ok(()) => {
+            output::line(&format!("wrote {}; now run: imagewright test", path.display()));
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(Failure::plain(
+            Kind::Usage,
+            format!("{} is there already", path.display()),
+            "it was left as it is",
+        )),
+        Err(error) => Err(Failure::plain(Kind::Unavailable, format!("cannot write {}: {error}", path.display()), "")),
+    }
+}
