@@ -136,6 +136,28 @@ impl Context {
         Ok(Some(Lock::parse(&source)?))
     }
 
+    /// Puts the lock into place, all or nothing.
+    pub fn write_lock(&self, lock: &Lock) -> Result<(), Failure> {
+        let folder = self.lock_path.parent().unwrap_or(Path::new("."));
+        let write = || -> std::io::Result<()> {
+            let mut file = tempfile::Builder::new()
+                .prefix(".imagewright.lock.")
+                .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+                .tempfile_in(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?;
+            std::io::Write::write_all(&mut file, lock.to_text().as_bytes())?;
+            file.as_file().sync_all()?;
+            file.persist(&self.lock_path)?;
+            Ok(())
+        };
+        write().map_err(|error| {
+            Failure::plain(
+                Kind::Unavailable,
+                format!("cannot write {}: {error}", self.lock_path.display()),
+                "the lock stands beside the manifest: that folder must be writable, or use --locked",
+            )
+        })
+    }
+
     /// The images with these names, or all if none is given.
     pub fn select<'a>(&self, manifest: &'a Manifest, names: &[String]) -> Result<Vec<&'a ImageRequest>, Failure> {
         if names.is_empty() {

@@ -6,7 +6,7 @@ use super::context::Context;
 use super::failure::Failure;
 use super::output;
 use crate::diagnostic::{Kind, SourceText};
-use crate::lock::{Lock, LockedImage, diff_images};
+use crate::lock::{ImageDiff, Lock, LockedImage, diff_images};
 use crate::manifest::Platform;
 
 /// Flags of `diff`.
@@ -37,20 +37,27 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
     if diff.is_empty() {
         output::line("no package differs");
     }
-    for sentence in &diff.other {
-        output::line(&format!("  {sentence}"));
-    }
-    for change in &diff.packages {
-        let name = format!("{} {}", change.ecosystem, change.name);
-        output::line(&match (&change.before, &change.after) {
-            (Some(before), Some(_)) if change.rebuilt => format!("~ {name} {before} (same version, another file)"),
-            (Some(before), Some(after)) => format!("~ {name} {before} -> {after}"),
-            (Some(before), None) => format!("- {name} {before}"),
-            (None, Some(after)) => format!("+ {name} {after}"),
-            (None, None) => continue,
-        });
+    for line in lines(&diff) {
+        output::line(&line);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A line for each difference.
+pub fn lines(diff: &ImageDiff) -> Vec<String> {
+    let mut lines = diff.other.clone();
+    for change in &diff.packages {
+        let name = format!("{} {}", change.ecosystem, change.name);
+        lines.push(match (&change.before, &change.after) {
+            (Some(before), Some(_)) if change.rebuilt => {
+                format!("~ {name} {before} (same version, another file)")
+            }
+            (Some(before), Some(after)) => format!("~ {name} {before} -> {after}"),
+            (Some(before), None) => format!("- {name} {before}"),
+            (None, after) => format!("+ {name} {}", after.as_deref().unwrap_or("")),
+        });
+    }
+    lines
 }
 
 fn find(context: &Context, name: &str, platform: Platform) -> Result<(Lock, LockedImage), Failure> {

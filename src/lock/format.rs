@@ -82,13 +82,18 @@ impl Lock {
                 suite,
                 mirror,
                 epoch,
+                request,
                 debs,
                 diff_id,
             } = base
             else {
                 continue;
             };
-            let mut properties = vec![("suite", quote(suite)), ("epoch", epoch.to_string())];
+            let mut properties = vec![
+                ("suite", quote(suite)),
+                ("epoch", epoch.to_string()),
+                ("request", quote(&request.to_string())),
+            ];
             if let Some(mirror) = mirror {
                 properties.push(("mirror", quote(mirror)));
             }
@@ -154,14 +159,12 @@ fn write_image(out: &mut String, name: &str, platform: Platform, image: &LockedI
     let glibc = format!("{}.{}", python.glibc.0, python.glibc.1);
     let properties = [("full", quote(&python.full)), ("glibc", quote(&glibc))];
     line(out, 1, "python", &[quote(&python.path)], &properties);
-    if let Some(diff_id) = &image.os_diff_id {
-        line(
-            out,
-            1,
-            "os-layer",
-            &[],
-            &[("diff-id", quote(&diff_id.to_string()))],
-        );
+    if let Some(request) = &image.os_request {
+        let mut properties = vec![("request", quote(&request.to_string()))];
+        if let Some(diff_id) = &image.os_diff_id {
+            properties.push(("diff-id", quote(&diff_id.to_string())));
+        }
+        line(out, 1, "os-layer", &[], &properties);
     }
     for deb in &image.debs {
         line(out, 1, "deb", &[quote(deb)], &[]);
@@ -178,13 +181,15 @@ fn base_id(base: &LockedBase) -> String {
         suite,
         mirror,
         epoch,
+        request,
         debs,
         ..
     } = base
     else {
         return String::new();
     };
-    let mut text = format!("{suite}\n{}\n{epoch}\n", mirror.as_deref().unwrap_or(""));
+    let mirror = mirror.as_deref().unwrap_or("");
+    let mut text = format!("{suite}\n{mirror}\n{epoch}\n{request}\n");
     for deb in debs {
         let _ = writeln!(text, "{deb}");
     }
@@ -420,8 +425,9 @@ impl Reader {
             self.text(node, None),
             self.text(node, Some("suite")),
             self.number(node, Some("epoch")),
+            self.digest(node, Some("request")),
         );
-        let (Some(id), Some(suite), Some(epoch)) = fields else {
+        let (Some(id), Some(suite), Some(epoch), Some(request)) = fields else {
             return;
         };
         let mirror = node
@@ -438,6 +444,7 @@ impl Reader {
             suite,
             mirror,
             epoch,
+            request,
             debs,
             diff_id,
         };
@@ -454,14 +461,18 @@ impl Reader {
             Ok(platform) => platform,
             Err(message) => return self.wrong(self.span(node), message),
         };
-        let (mut request, mut base, mut python, mut os_diff_id) = (None, None, None, None);
+        let (mut request, mut base, mut python) = (None, None, None);
+        let (mut os_request, mut os_diff_id) = (None, None);
         let (mut wheels, mut debs) = (Vec::new(), Vec::new());
         for child in children(node) {
             match child.name().value() {
                 "request" => request = self.digest(child, None),
                 "base" => base = self.base(child, bases),
                 "python" => python = self.python(child),
-                "os-layer" => os_diff_id = self.digest(child, Some("diff-id")),
+                "os-layer" => {
+                    os_request = self.digest(child, Some("request"));
+                    os_diff_id = child.get("diff-id").and_then(|_| self.digest(child, Some("diff-id")));
+                }
                 "wheel" => wheels.extend(self.text(child, None)),
                 "deb" => debs.extend(self.text(child, None)),
                 other => self.wrong(
@@ -483,6 +494,7 @@ impl Reader {
             python,
             wheels,
             debs,
+            os_request,
             os_diff_id,
         };
         lock.images.entry(name).or_default().insert(platform, image);

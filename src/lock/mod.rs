@@ -99,12 +99,14 @@ mod tests {
                 suite: "bookworm".into(),
                 mirror: None,
                 epoch: 1_747_699_200,
+                request: Digest::of("base"),
                 debs: vec!["vim_2:9.0.1378-2_amd64".into()],
                 diff_id: Some(Digest::of("tar")),
             },
             python: python.clone(),
             wheels: lock.wheels.keys().cloned().collect(),
             debs: vec!["vim_2:9.0.1378-2_amd64".into()],
+            os_request: Some(Digest::of("os request")),
             os_diff_id: Some(Digest::of("os")),
         };
         let from = LockedImage {
@@ -113,6 +115,7 @@ mod tests {
                 digest: Digest::of("m"),
             },
             debs: vec![],
+            os_request: None,
             os_diff_id: None,
             ..debian.clone()
         };

@@ -85,6 +85,8 @@ pub struct LockedImage {
     pub wheels: Vec<String>,
     /// Keys into `Lock::debs`: the image's own OS packages, sorted.
     pub debs: Vec<String>,
+    /// Key of the OS requirements (with those of the base) that `debs` answer; other requests may change around it.
+    pub os_request: Option<Digest>,
     /// The first diff ID of the image's own OS layer, once built.
     pub os_diff_id: Option<Digest>,
 }
@@ -107,6 +109,8 @@ pub enum LockedBase {
         mirror: Option<String>,
         /// Seconds since 1970: the newest date among the suites' Release files; mtimes are clamped to it.
         epoch: i64,
+        /// Key of the base's part of the request, which these packages answer.
+        request: Digest,
         /// Keys into `Lock::debs`, sorted.
         debs: Vec<String>,
         /// The first diff ID of the base layer, once built.

@@ -1,0 +1,409 @@
+//! Manifest + old lock → lock. Only what no longer answers its request is resolved again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::bases::{self, Universes};
+use super::content::{self, Content};
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::diagnostic::{Kind, Problem, Problems};
+use crate::digest::Digest;
+use crate::http::Http;
+use crate::identity::{self, BaseDocument, OsDocument, RequestDocument};
+use crate::lock::{Lock, LockedBase, LockedDeb, LockedImage, LockedPython};
+use crate::manifest::{ImageRequest, Manifest, Platform, Root};
+use crate::resolve::debian::{AboveRequest, BaseRequest, Installed, resolve_above, resolve_base};
+use crate::resolve::python::{self, PythonRequest, Upgrade};
+use crate::store::Store;
+
+/// What may change in the lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Nothing: a lock that does not answer the manifest is an error.
+    Locked,
+    /// Only what no longer answers the manifest.
+    Keep,
+    /// Everything, or (if not empty) the packages with these names.
+    Upgrade(BTreeSet<String>),
+}
+
+/// A lock that answers the manifest.
+#[derive(Debug)]
+pub struct Locked {
+    /// The lock.
+    pub lock: Lock,
+    /// Whether it differs from the one on disk.
+    pub changed: bool,
+    /// Per image, what the project's folder adds.
+    pub content: BTreeMap<String, Content>,
+}
+
+/// Brings the lock up to date; writes nothing.
+pub async fn bring_up_to_date(
+    context: &Context,
+    store: &Store,
+    http: &Http,
+    manifest: &Manifest,
+    previous: Option<&Lock>,
+    mode: &Mode,
+) -> Result<Locked, Failure> {
+    let mut job = Job {
+        context,
+        store,
+        http,
+        previous,
+        mode,
+        lock: Lock::default(),
+        universes: Universes::default(),
+        bases: BTreeMap::new(),
+    };
+    let mut contents = BTreeMap::new();
+    for image in &manifest.images {
+        let content = content::read(context, image)?;
+        for platform in &image.platforms {
+            job.image(image, *platform, &content).await?;
+        }
+        contents.insert(image.name.value.clone(), content);
+    }
+    let mut lock = job.lock;
+    lock.emitter = identity::EMITTER_VERSION;
+    Ok(Locked {
+        changed: previous != Some(&lock),
+        lock,
+        content: contents,
+    })
+}
+
+struct Job<'a> {
+    context: &'a Context,
+    store: &'a Store,
+    http: &'a Http,
+    previous: Option<&'a Lock>,
+    mode: &'a Mode,
+    lock: Lock,
+    universes: Universes,
+    /// Debian bases resolved in this pass, by the key of their part of the request.
+    bases: BTreeMap<Digest, (LockedBase, LockedPython)>,
+}
+
+impl Job<'_> {
+    async fn image(&mut self, image: &ImageRequest, platform: Platform, content: &Content) -> Result<(), Failure> {
+        let document = RequestDocument::new(image, platform, &content.project);
+        let request = identity::key(&document);
+        let old = self.old(&image.name.value, platform).cloned();
+        let locked = match old {
+            Some(old) if old.request == request && !matches!(self.mode, Mode::Upgrade(_)) => {
+                self.keep_artifacts(&old);
+                old
+            }
+            old => {
+                if *self.mode == Mode::Locked {
+                    return Err(out_of_date(image, platform, old.is_some()));
+                }
+                self.resolve(image, platform, content, &document, request, old.as_ref()).await?
+            }
+        };
+        let images = &mut self.lock.images;
+        images.entry(image.name.value.clone()).or_default().insert(platform, locked);
+        Ok(())
+    }
+
+    fn old(&self, name: &str, platform: Platform) -> Option<&LockedImage> {
+        self.previous?.images.get(name)?.get(&platform)
+    }
+
+    /// Copies the artifacts that a kept image uses.
+    fn keep_artifacts(&mut self, image: &LockedImage) {
+        let Some(previous) = self.previous else { return };
+        for file in &image.wheels {
+            if let Some(wheel) = previous.wheels.get(file) {
+                self.lock.wheels.insert(file.clone(), wheel.clone());
+            }
+        }
+        let base: &[String] = match &image.base {
+            LockedBase::Debian { debs, .. } => debs,
+            LockedBase::From { .. } => &[],
+        };
+        for id in base.iter().chain(&image.debs) {
+            if let Some(deb) = previous.debs.get(id) {
+                self.lock.debs.insert(id.clone(), deb.clone());
+            }
+        }
+    }
+
+    fn add_debs(&mut self, debs: &[LockedDeb]) -> Vec<String> {
+        let ids = debs.iter().map(|deb| {
+            let id = format!("{}_{}_{}", deb.package, deb.version, deb.architecture);
+            self.lock.debs.insert(id.clone(), deb.clone());
+            id
+        });
+        let mut ids: Vec<String> = ids.collect();
+        ids.sort();
+        ids
+    }
+
+    async fn resolve(
+        &mut self,
+        image: &ImageRequest,
+        platform: Platform,
+        content: &Content,
+        document: &RequestDocument,
+        request: Digest,
+        old: Option<&LockedImage>,
+    ) -> Result<LockedImage, Failure> {
+        let (base, python) = self.base(image, platform, document, old).await?;
+        let os_key = (!image.os.is_empty()).then(|| os_key(document, platform));
+        let (debs, os_diff_id) = self.own_debs(image, platform, os_key, &base, old).await?;
+        let wheels = self.wheels(image, platform, content, &python, old).await?;
+        Ok(LockedImage {
+            request,
+            base,
+            python,
+            wheels,
+            debs,
+            os_request: os_key,
+            os_diff_id,
+        })
+    }
+
+    async fn base(
+        &mut self,
+        image: &ImageRequest,
+        platform: Platform,
+        document: &RequestDocument,
+        old: Option<&LockedImage>,
+    ) -> Result<(LockedBase, LockedPython), Failure> {
+        let debian = match &image.root {
+            Root::From(reference) => {
+                let pinned = match old.map(|old| &old.base) {
+                    Some(LockedBase::From { reference: before, digest })
+                        if *before == reference.value && !matches!(self.mode, Mode::Upgrade(_)) =>
+                    {
+                        Some(*digest)
+                    }
+                    _ => None,
+                };
+                let base =
+                    bases::inspect(self.context, self.store, self.http, &reference.value, pinned, platform).await?;
+                let python = base.python(image.python.as_ref().map(|python| python.value))?;
+                return Ok((base.locked(), python));
+            }
+            Root::Debian(debian) => debian,
+        };
+        let key = base_key(&document.base, document.python.as_deref(), platform);
+        if let Some(known) = self.bases.get(&key) {
+            return Ok(known.clone());
+        }
+        if let Some(known) = self.kept_base(key, platform) {
+            self.bases.insert(key, known.clone());
+            return Ok(known);
+        }
+        let request = BaseRequest {
+            suite: &debian.suite,
+            os: &debian.os,
+            python: image.python.as_ref(),
+        };
+        let keep = self.kept_versions(old.map(|old| &old.base), &[]);
+        let universe = self.universes.load(self.context, self.store, self.http, debian, platform).await?;
+        let solution = resolve_base(universe, &request, &keep)?;
+        let debs = self.add_debs(&solution.debs);
+        let base = LockedBase::Debian {
+            suite: debian.suite.value.clone(),
+            mirror: debian.mirror.as_ref().map(|mirror| mirror.value.clone()),
+            epoch: solution.epoch,
+            request: key,
+            debs,
+            diff_id: None,
+        };
+        let known = (base, solution.python);
+        self.bases.insert(key, known.clone());
+        Ok(known)
+    }
+
+    /// A base of the old lock that answers the same part of the request, of whichever image.
+    fn kept_base(&mut self, key: Digest, platform: Platform) -> Option<(LockedBase, LockedPython)> {
+        if matches!(self.mode, Mode::Upgrade(_)) {
+            return None;
+        }
+        let previous = self.previous?;
+        let found = previous.images.values().filter_map(|platforms| platforms.get(&platform)).find(
+            |image| matches!(&image.base, LockedBase::Debian { request, .. } if *request == key),
+        )?;
+        if let LockedBase::Debian { debs, .. } = &found.base {
+            for id in debs {
+                self.lock.debs.insert(id.clone(), previous.debs.get(id)?.clone());
+            }
+        }
+        Some((found.base.clone(), found.python.clone()))
+    }
+
+    async fn own_debs(
+        &mut self,
+        image: &ImageRequest,
+        platform: Platform,
+        key: Option<Digest>,
+        base: &LockedBase,
+        old: Option<&LockedImage>,
+    ) -> Result<(Vec<String>, Option<Digest>), Failure> {
+        let Some(key) = key else {
+            return Ok((Vec::new(), None));
+        };
+        let reusable = old.filter(|old| {
+            old.os_request == Some(key) && same_base(&old.base, base) && !matches!(self.mode, Mode::Upgrade(_))
+        });
+        if let (Some(old), Some(previous)) = (reusable, self.previous) {
+            let debs = old.debs.iter().filter_map(|id| previous.debs.get(id)).cloned();
+            let debs: Vec<LockedDeb> = debs.collect();
+            return Ok((self.add_debs(&debs), old.os_diff_id));
+        }
+        let keep = self.kept_versions(None, old.map_or(&[], |old| &old.debs));
+        let debian = bases::archive_of(image)?;
+        let base_debs: Vec<LockedDeb>;
+        let status: String;
+        let installed = match base {
+            LockedBase::Debian { debs, .. } => {
+                base_debs = debs.iter().filter_map(|id| self.lock.debs.get(id)).cloned().collect();
+                Installed::Debs(&base_debs)
+            }
+            LockedBase::From { reference, digest } => {
+                status = bases::dpkg_status(self.context, self.store, self.http, reference, *digest, platform).await?;
+                Installed::Status(&status)
+            }
+        };
+        let universe = self.universes.load(self.context, self.store, self.http, &debian, platform).await?;
+        let above = AboveRequest {
+            installed,
+            os: &image.os,
+        };
+        let debs = resolve_above(universe, &above, &keep)?;
+        Ok((self.add_debs(&debs), None))
+    }
+
+    /// name → version of locked debs that an upgrade does not free.
+    fn kept_versions(&self, base: Option<&LockedBase>, own: &[String]) -> BTreeMap<String, String> {
+        let Some(previous) = self.previous else {
+            return BTreeMap::new();
+        };
+        let free = |name: &str| match self.mode {
+            Mode::Upgrade(names) => names.is_empty() || names.contains(name),
+            _ => false,
+        };
+        let base: &[String] = match base {
+            Some(LockedBase::Debian { debs, .. }) => debs,
+            _ => &[],
+        };
+        base.iter()
+            .chain(own)
+            .filter_map(|id| previous.debs.get(id))
+            .filter(|deb| !free(&deb.package))
+            .map(|deb| (deb.package.clone(), deb.version.clone()))
+            .collect()
+    }
+
+    async fn wheels(
+        &mut self,
+        image: &ImageRequest,
+        platform: Platform,
+        content: &Content,
+        python: &LockedPython,
+        old: Option<&LockedImage>,
+    ) -> Result<Vec<String>, Failure> {
+        let pins = self.pins(image, platform, old);
+        let upgrade = match self.mode {
+            Mode::Upgrade(names) if names.is_empty() => Upgrade::All,
+            Mode::Upgrade(names) => Upgrade::Names(names.clone()),
+            _ => Upgrade::None,
+        };
+        let request = PythonRequest {
+            requirements: &image.pip,
+            constraints: &image.constraints,
+            overrides: &image.overrides,
+            indexes: &image.indexes,
+            exclude_newer: image.exclude_newer.as_ref(),
+            platform,
+            python,
+            project_wheels: &content.wheels,
+            pins: &pins,
+            upgrade: &upgrade,
+        };
+        let cache = self.store.cache_path("python");
+        let offline = self.context.global.offline;
+        let progress = &*self.context.progress;
+        let resolution = python::resolve(&request, &self.context.ambient, &cache, offline, progress).await?;
+        let mut files = Vec::new();
+        for (file, wheel) in resolution.wheels {
+            files.push((wheel.name.clone(), file.clone()));
+            self.lock.wheels.insert(file, wheel);
+        }
+        files.sort();
+        Ok(files.into_iter().map(|(_, file)| file).collect())
+    }
+
+    /// Versions to prefer: this image's own pins, those of the platform before, then those that other images of this
+    /// lock have, so that images share layers. Under `Upgrade` only what this pass has chosen counts for freed names.
+    fn pins(&self, image: &ImageRequest, platform: Platform, old: Option<&LockedImage>) -> Vec<(String, String)> {
+        let named = |lock: &Lock, files: &[String]| -> Vec<(String, String)> {
+            let wheels = files.iter().filter_map(|file| lock.wheels.get(file));
+            wheels.map(|wheel| (wheel.name.clone(), wheel.version.clone())).collect()
+        };
+        let mut pins = Vec::new();
+        let siblings = self.lock.images.get(&image.name.value).into_iter().flat_map(BTreeMap::values);
+        for sibling in siblings {
+            pins.extend(named(&self.lock, &sibling.wheels));
+        }
+        if let (Some(old), Some(previous)) = (old, self.previous) {
+            pins.extend(named(previous, &old.wheels));
+        }
+        let others = self.lock.images.values().filter_map(|platforms| platforms.get(&platform));
+        for other in others {
+            pins.extend(named(&self.lock, &other.wheels));
+        }
+        let previous = self.previous.map(|lock| (lock, &lock.images)).into_iter();
+        for (lock, images) in previous {
+            for other in images.values().filter_map(|platforms| platforms.get(&platform)) {
+                pins.extend(named(lock, &other.wheels));
+            }
+        }
+        pins
+    }
+}
+
+fn same_base(before: &LockedBase, after: &LockedBase) -> bool {
+    match (before, after) {
+        (LockedBase::Debian { debs: before, .. }, LockedBase::Debian { debs: after, .. }) => before == after,
+        (LockedBase::From { digest: before, .. }, LockedBase::From { digest: after, .. }) => before == after,
+        _ => false,
+    }
+}
+
+/// Key of a Debian base's part of a request.
+fn base_key(base: &BaseDocument, python: Option<&str>, platform: Platform) -> Digest {
+    identity::key(&serde_json::json!({
+        "base": base, "platform": platform, "python": python, "v": RequestDocument::VERSION,
+    }))
+}
+
+/// Key of an image's own OS requirements.
+fn os_key(document: &RequestDocument, platform: Platform) -> Digest {
+    let os: &BTreeSet<OsDocument> = &document.os;
+    identity::key(&serde_json::json!({
+        "base": document.base, "os": os, "platform": platform, "v": RequestDocument::VERSION,
+    }))
+}
+
+fn out_of_date(image: &ImageRequest, platform: Platform, known: bool) -> Failure {
+    let what = if known {
+        "the lock answers another request than the manifest makes"
+    } else {
+        "the lock has nothing for this image and platform"
+    };
+    let problem = Problem::new(
+        &image.name.source,
+        image.name.span,
+        format!("the lock is out of date for image `{}` on {platform}", image.name.value),
+        what,
+    )
+    .help("run `imagewright lock` and commit imagewright.lock")
+    .kind(Kind::LockOutOfDate);
+    Problems(vec![problem]).into()
+}

@@ -1,0 +1,8 @@
+//! The stages in order: lock, build, trees. Nothing here decides anything that a stage decides.
+
+pub mod bases;
+pub mod building;
+pub mod content;
+pub mod locking;
+pub mod sandbox;
+pub mod trees;
