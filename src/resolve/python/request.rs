@@ -96,9 +96,17 @@ impl Input {
             .iter()
             .map(|index| (Some(index.name.as_str()), index.url.as_str()));
         let mirror = ambient.python_index.as_deref().filter(|_| !replaced);
+        let direct = lines
+            .iter()
+            .filter_map(|line| match &line.requirement.source {
+                RequirementSource::Url { location, .. } => Some((None, location.as_str())),
+                _ => None,
+            });
         let logins = IndexLogins::new(
             ambient,
-            declared.chain([(None, mirror.unwrap_or(default.as_str()))]),
+            declared
+                .chain(direct)
+                .chain([(None, mirror.unwrap_or(default.as_str()))]),
         );
         let mut all: Vec<UvIndex> = indexes.into_values().map(|(_, index)| index).collect();
         all.sort_by_key(|index| declared_position(request.indexes, index));
