@@ -1,1 +1,0 @@
-//! Python resolution: the only user of the resolver crates.
