@@ -5,8 +5,16 @@
 //! and streamed without existing as bytes; `files` makes the small layers (skeleton, user, files, downloads);
 //! `tree` unpacks a layer for the runtime; `debian` makes OS layers with the help of a sandbox.
 
+pub mod build;
 pub mod entry;
+pub mod error;
 pub mod pack;
+pub mod plan;
+pub mod recipe;
+pub mod splice;
+pub mod wheel;
+
+pub use error::LayerError;
 
 use serde::{Deserialize, Serialize};
 

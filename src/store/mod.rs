@@ -5,6 +5,7 @@
 //!   format                 "1": the version of this tree
 //!   artifacts/<sha256>     wheels, debs, downloads, index files: verified before they get here
 //!   blobs/<sha256>         blobs that exist as bytes: configs, manifests, base and OS layers
+//!   checked/<sha256>       empty: the wheel's contents agree with its RECORD
 //!   recipes/<layer key>    layers that are streamed on demand (see `layer::recipe`)
 //!   trees/<diff id>/       unpacked layers for the embedded runtime; `trees` is 0700 (it holds setuid files)
 //!   cache/<name>/          what other libraries cache (the Python resolver); may vanish at any time
@@ -148,6 +149,7 @@ impl Store {
         for folder in [
             "artifacts",
             "blobs",
+            "checked",
             "recipes",
             "trees",
             "cache",
@@ -189,6 +191,18 @@ impl Store {
     /// The artifact's path if the store has it.
     pub fn artifact(&self, digest: &Digest) -> Option<PathBuf> {
         Some(self.artifact_path(digest)).filter(|path| path.is_file())
+    }
+
+    /// Whether a wheel's contents were compared with its RECORD before.
+    pub fn is_checked(&self, wheel: &Digest) -> bool {
+        self.base.join("checked").join(wheel.hex()).is_file()
+    }
+
+    /// Records that a wheel's contents agree with its RECORD.
+    pub fn mark_checked(&self, wheel: &Digest) -> Result<(), StoreError> {
+        let path = self.base.join("checked").join(wheel.hex());
+        File::create(&path).map_err(StoreError::io("create", path))?;
+        Ok(())
     }
 
     /// Where blob `digest` is or would be.

@@ -1,0 +1,372 @@
+//! Pinned wheels → which layers they become, lowest first, and who wins a path that several wheels bring.
+//!
+//! A wheel file of [`ALONE`] bytes or more is a layer of its own. The others go into [`BUCKETS`] buckets by a hash of the
+//! project's name, so that the layer of a wheel does not depend on which other wheels there are. The size is that of the
+//! artifact in the store, which is the same everywhere. Order: wheels alone by normalised name, then the buckets.
+//! If that makes more layers than an image may have, the smallest wheels join their buckets.
+//!
+//! Where two wheels bring one path with different content, the later normalised name wins, with a warning; if the order
+//! of layers would let the other one win, a last small layer repeats the winners' files.
+
+use std::collections::BTreeMap;
+
+use super::error::LayerError;
+use super::wheel::{Place, Source, Wheel};
+use crate::digest::Digest;
+use crate::identity::{self, EMITTER_VERSION, LayerDocument, PythonDocument, WheelDocument};
+use crate::store::Store;
+
+/// Wheel files of this size (1 MB) and more have a layer of their own, in bytes.
+pub const ALONE: u64 = 1_000_000;
+/// How many layers the smaller wheels share.
+pub const BUCKETS: u8 = 8;
+/// The most layers that an image has above its base.
+pub const MAX_LAYERS: usize = 100;
+
+/// A wheel of the lock.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PinnedWheel {
+    /// PEP 503 normalised.
+    pub name: String,
+    /// PEP 440.
+    pub version: String,
+    /// Its file name; the store has the file under its digest.
+    pub file_name: String,
+    /// Of the file.
+    pub sha256: Digest,
+}
+
+/// A layer that wheels become.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WheelLayerPlan {
+    /// What shapes its bytes: `LayerDocument::Wheels` or `LayerDocument::Collisions`.
+    pub document: LayerDocument,
+    /// The layer key.
+    pub key: Digest,
+    /// For the image's history, for example `numpy 1.26.4`.
+    pub comment: String,
+    /// The wheels whose files it has, sorted by name.
+    pub wheels: Vec<PinnedWheel>,
+    /// Bytes of wheel files, a measure of the work.
+    pub work: u64,
+}
+
+/// All layers of an image's wheels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WheelPlan {
+    /// Lowest first.
+    pub layers: Vec<WheelLayerPlan>,
+    /// What a person should know: paths that several wheels bring with different content.
+    pub warnings: Vec<String>,
+}
+
+/// Plans the layers of `wheels` for an image with `other_layers` layers of other kinds above its base.
+///
+/// # Errors
+/// When a wheel is not in the store or is refused, or when two wheels cannot be installed side by side.
+pub fn plan(
+    store: &Store,
+    python: &PythonDocument,
+    wheels: &[PinnedWheel],
+    other_layers: usize,
+) -> Result<WheelPlan, LayerError> {
+    let mut sized = Vec::new();
+    for wheel in wheels {
+        sized.push((wheel.clone(), artifact_size(store, wheel)?));
+    }
+    sized.sort();
+    sized.dedup();
+    let python = PythonDocument {
+        interpreter: String::new(),
+        ..python.clone()
+    };
+    let groups = group(
+        sized,
+        MAX_LAYERS
+            .saturating_sub(other_layers + 1)
+            .max(BUCKETS.into()),
+    );
+    let mut layers: Vec<WheelLayerPlan> = groups
+        .into_iter()
+        .map(|group| wheels_layer(&python, group))
+        .collect();
+    let collisions = Collisions::find(store, &python, &layers)?;
+    if !collisions.fixes.is_empty() {
+        layers.push(collisions_layer(&python, collisions.fixes, &layers));
+    }
+    Ok(WheelPlan {
+        layers,
+        warnings: collisions.warnings,
+    })
+}
+
+fn artifact_size(store: &Store, wheel: &PinnedWheel) -> Result<u64, LayerError> {
+    let path = artifact(store, wheel)?;
+    let meta = std::fs::metadata(&path).map_err(LayerError::io("read", path))?;
+    Ok(meta.len())
+}
+
+/// Where a wheel's file is.
+pub(super) fn artifact(
+    store: &Store,
+    wheel: &PinnedWheel,
+) -> Result<std::path::PathBuf, LayerError> {
+    store
+        .artifact(&wheel.sha256)
+        .ok_or_else(|| LayerError::MissingWheel {
+            name: wheel.file_name.clone(),
+            digest: wheel.sha256,
+        })
+}
+
+/// Opens a wheel of the store.
+pub(super) fn open(store: &Store, wheel: &PinnedWheel) -> Result<Wheel, LayerError> {
+    Ok(Wheel::open(&artifact(store, wheel)?, &wheel.file_name)?)
+}
+
+fn bucket(name: &str) -> u8 {
+    Digest::of(name).bytes()[0] % BUCKETS
+}
+
+type Sized = (PinnedWheel, u64);
+
+/// Wheels by layer, lowest first; at most `limit` layers, but never fewer than the buckets.
+fn group(wheels: Vec<Sized>, limit: usize) -> Vec<Vec<Sized>> {
+    let (mut alone, small): (Vec<Sized>, Vec<Sized>) =
+        wheels.into_iter().partition(|(_, size)| *size >= ALONE);
+    let mut buckets: BTreeMap<u8, Vec<Sized>> = BTreeMap::new();
+    for wheel in small {
+        buckets
+            .entry(bucket(&wheel.0.name))
+            .or_default()
+            .push(wheel);
+    }
+    while alone.len() + buckets.len() > limit {
+        let smallest = (0..alone.len()).min_by_key(|&index| (alone[index].1, index));
+        let Some(smallest) = smallest else { break };
+        let wheel = alone.remove(smallest);
+        buckets
+            .entry(bucket(&wheel.0.name))
+            .or_default()
+            .push(wheel);
+    }
+    let mut groups: Vec<_> = alone.into_iter().map(|wheel| vec![wheel]).collect();
+    for (_, mut wheels) in buckets {
+        wheels.sort();
+        groups.push(wheels);
+    }
+    groups
+}
+
+fn wheels_layer(python: &PythonDocument, group: Vec<Sized>) -> WheelLayerPlan {
+    let work = group.iter().map(|(_, size)| size).sum();
+    let wheels: Vec<PinnedWheel> = group.into_iter().map(|(wheel, _)| wheel).collect();
+    let documents = wheels.iter().map(|wheel| WheelDocument {
+        name: wheel.name.clone(),
+        sha256: wheel.sha256,
+    });
+    let document = LayerDocument::wheels(python.clone(), documents.collect());
+    let names: Vec<String> = wheels
+        .iter()
+        .map(|wheel| format!("{} {}", wheel.name, wheel.version))
+        .collect();
+    WheelLayerPlan {
+        key: identity::key(&document),
+        document,
+        comment: names.join(", "),
+        wheels,
+        work,
+    }
+}
+
+fn collisions_layer(
+    python: &PythonDocument,
+    winners: BTreeMap<String, Digest>,
+    layers: &[WheelLayerPlan],
+) -> WheelLayerPlan {
+    let mut wheels: Vec<PinnedWheel> = layers
+        .iter()
+        .flat_map(|layer| &layer.wheels)
+        .filter(|wheel| winners.values().any(|winner| *winner == wheel.sha256))
+        .cloned()
+        .collect();
+    wheels.sort();
+    let document = LayerDocument::Collisions {
+        v: LayerDocument::VERSION,
+        emitter: EMITTER_VERSION,
+        python: python.clone(),
+        winners,
+    };
+    WheelLayerPlan {
+        key: identity::key(&document),
+        document,
+        comment: "files that several wheels bring".into(),
+        wheels,
+        work: 0,
+    }
+}
+
+/// What the wheels of an image do to each other.
+struct Collisions {
+    /// Path → wheel that must win it, where the order of layers would let another win.
+    fixes: BTreeMap<String, Digest>,
+    warnings: Vec<String>,
+}
+
+/// One wheel's claim on a path.
+struct Claim {
+    layer: usize,
+    wheel: usize,
+    place: Place,
+}
+
+impl Collisions {
+    fn find(
+        store: &Store,
+        python: &PythonDocument,
+        layers: &[WheelLayerPlan],
+    ) -> Result<Self, LayerError> {
+        let mut pins = Vec::new();
+        for (layer, plan) in layers.iter().enumerate() {
+            pins.extend(plan.wheels.iter().map(|wheel| (wheel, layer)));
+        }
+        pins.sort();
+        let mut wheels = Vec::new();
+        let mut claims: BTreeMap<String, Vec<Claim>> = BTreeMap::new();
+        for (index, (pin, layer)) in pins.iter().enumerate() {
+            let wheel = open(store, pin)?;
+            for place in wheel.places(python)? {
+                let claim = Claim {
+                    layer: *layer,
+                    wheel: index,
+                    place,
+                };
+                claims
+                    .entry(claim.place.path.clone())
+                    .or_default()
+                    .push(claim);
+            }
+            wheels.push(wheel);
+        }
+        check_clashes(&claims, &wheels)?;
+        let mut found = Self {
+            fixes: BTreeMap::new(),
+            warnings: Vec::new(),
+        };
+        for (path, claims) in &claims {
+            if claims.len() < 2 || same_content(claims, &wheels)? {
+                continue;
+            }
+            let Some(winner) = claims.last() else {
+                continue;
+            };
+            let losers: Vec<&str> = claims[..claims.len() - 1]
+                .iter()
+                .map(|claim| wheels[claim.wheel].label())
+                .collect();
+            found.warnings.push(format!(
+                "`/{path}` comes with different content in {} and {}: the latter wins",
+                losers.join(", "),
+                wheels[winner.wheel].label()
+            ));
+            if claims.iter().any(|claim| claim.layer > winner.layer) {
+                found
+                    .fixes
+                    .insert(path.clone(), pins[winner.wheel].0.sha256);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// A path must not be a file in one wheel and a folder in another.
+fn check_clashes(
+    claims: &BTreeMap<String, Vec<Claim>>,
+    wheels: &[Wheel],
+) -> Result<(), LayerError> {
+    let is_file = |claim: &&Claim| claim.place.source != Source::Folder;
+    let clash = |path: &str, file: &Claim, folder: &Claim| LayerError::Clash {
+        path: path.to_owned(),
+        file: wheels[file.wheel].label().to_owned(),
+        folder: wheels[folder.wheel].label().to_owned(),
+    };
+    for (path, all) in claims {
+        let file = all.iter().find(is_file);
+        let folder = all.iter().find(|claim| !is_file(claim));
+        if let (Some(file), Some(folder)) = (file, folder) {
+            return Err(clash(path, file, folder));
+        }
+        for (at, _) in path.match_indices('/') {
+            let parents = claims.get(&path[..at]).into_iter().flatten();
+            if let Some(file) = parents.into_iter().find(is_file) {
+                return Err(clash(&path[..at], file, &all[0]));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether all claims bring the same bytes with the same mode. Contents are read only if their CRC and size agree.
+fn same_content(claims: &[Claim], wheels: &[Wheel]) -> Result<bool, LayerError> {
+    let first = &claims[0].place;
+    let alike = |place: &Place| {
+        place.size == first.size && place.crc == first.crc && place.executable == first.executable
+    };
+    if !claims.iter().all(|claim| alike(&claim.place)) {
+        return Ok(false);
+    }
+    if first.size == 0 {
+        return Ok(true);
+    }
+    let mut digests = Vec::new();
+    for claim in claims {
+        digests.push(wheels[claim.wheel].content_digest(&claim.place)?);
+    }
+    Ok(digests.windows(2).all(|pair| pair[0] == pair[1]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wheel(name: &str, size: u64) -> Sized {
+        let pin = PinnedWheel {
+            name: name.into(),
+            version: "1".into(),
+            file_name: format!("{name}-1-py3-none-any.whl"),
+            sha256: Digest::of(name),
+        };
+        (pin, size)
+    }
+
+    #[test]
+    fn a_wheel_keeps_its_layer_whatever_its_neighbours_are() {
+        let few = group(vec![wheel("a", ALONE), wheel("b", 5)], 99);
+        assert_eq!(few.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1]);
+        let mut wheels = vec![wheel("a", ALONE), wheel("b", 5)];
+        wheels.extend((0..60).map(|n| wheel(&format!("big{n:02}"), ALONE + n)));
+        wheels.sort();
+        let many = group(wheels, 99);
+        assert_eq!(many.len(), 62);
+        assert!(few.iter().all(|layer| many.contains(layer)));
+    }
+
+    #[test]
+    fn too_many_layers_send_the_smallest_wheels_to_the_buckets() {
+        let mut wheels: Vec<Sized> = (0..200)
+            .map(|n| wheel(&format!("w{n:03}"), ALONE + n))
+            .collect();
+        wheels.sort();
+        let layers = group(wheels, 40);
+        assert_eq!(layers.len(), 40);
+        assert_eq!(layers.iter().map(Vec::len).sum::<usize>(), 200);
+        assert!(layers[0].len() == 1 && layers[0][0].1 >= ALONE + 160);
+    }
+
+    #[test]
+    fn every_bucket_is_used() {
+        let used: std::collections::BTreeSet<u8> =
+            (0..200).map(|n| bucket(&format!("w{n}"))).collect();
+        assert_eq!(used.len(), usize::from(BUCKETS));
+    }
+}
