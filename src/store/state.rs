@@ -1,4 +1,4 @@
-//! `state.sqlite`: images built here, OS layers' first diff IDs, lock paths that root them, jobs and results.
+//! `state.sqlite`: images built here, layers that exist as blobs, what base images hold, lock paths that root them, jobs and results.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -100,7 +100,8 @@ const SCHEMA: &str = "
         name TEXT NOT NULL, platform TEXT NOT NULL, request TEXT NOT NULL, key TEXT NOT NULL,
         digest TEXT NOT NULL, document TEXT NOT NULL, PRIMARY KEY (key, platform, name)) STRICT;
     CREATE INDEX IF NOT EXISTS images_by_request ON images (request);
-    CREATE TABLE IF NOT EXISTS os_layers (key TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS layers (key TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS bases (digest TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS roots (path TEXT PRIMARY KEY) STRICT;
     CREATE TABLE IF NOT EXISTS jobs (
         id TEXT PRIMARY KEY, name TEXT NOT NULL, project TEXT NOT NULL, key TEXT NOT NULL,
@@ -190,25 +191,44 @@ impl State {
         rows.collect::<Result<_, _>>().map_err(self.fail())
     }
 
-    /// What was recorded for the OS layer `key` (a JSON document of `layer::Layer`).
-    pub fn os_layer(&self, key: &Digest) -> Result<Option<String>, StoreError> {
+    /// What was recorded for the layer `key`, which exists as a blob (a JSON document of `layer::Layer`).
+    pub fn layer(&self, key: &Digest) -> Result<Option<String>, StoreError> {
+        self.document("SELECT document FROM layers WHERE key = ?1", key)
+    }
+
+    /// Records a layer that exists as a blob; the first record of a key stays.
+    pub fn put_layer(&self, key: &Digest, document: &str) -> Result<(), StoreError> {
+        self.put_document(
+            "INSERT OR IGNORE INTO layers VALUES (?1, ?2)",
+            key,
+            document,
+        )
+    }
+
+    /// What was found in the base image with this manifest digest (a JSON document of `resolve::base`).
+    pub fn base(&self, digest: &Digest) -> Result<Option<String>, StoreError> {
+        self.document("SELECT document FROM bases WHERE digest = ?1", digest)
+    }
+
+    /// Records what was found in a base image; a later record replaces an earlier one.
+    pub fn put_base(&self, digest: &Digest, document: &str) -> Result<(), StoreError> {
+        self.put_document(
+            "INSERT OR REPLACE INTO bases VALUES (?1, ?2)",
+            digest,
+            document,
+        )
+    }
+
+    fn document(&self, sql: &str, key: &Digest) -> Result<Option<String>, StoreError> {
         self.connection
-            .query_row(
-                "SELECT document FROM os_layers WHERE key = ?1",
-                [key.to_string()],
-                |row| row.get(0),
-            )
+            .query_row(sql, [key.to_string()], |row| row.get(0))
             .optional()
             .map_err(self.fail())
     }
 
-    /// Records an OS layer; the first record of a key stays.
-    pub fn put_os_layer(&self, key: &Digest, document: &str) -> Result<(), StoreError> {
+    fn put_document(&self, sql: &str, key: &Digest, document: &str) -> Result<(), StoreError> {
         self.connection
-            .execute(
-                "INSERT OR IGNORE INTO os_layers VALUES (?1, ?2)",
-                params![key.to_string(), document],
-            )
+            .execute(sql, params![key.to_string(), document])
             .map_err(self.fail())?;
         Ok(())
     }

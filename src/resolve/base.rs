@@ -1,1 +1,0 @@
-//! Base images: what is in them.
