@@ -1,1 +1,3 @@
 //! `Lock` → verified artifacts in the store.
+
+pub mod debian;
