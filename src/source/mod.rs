@@ -6,6 +6,7 @@
 //! A login reaches only the origin of its index ([`IndexLogins`]); redirects to other hosts lose it. Two processes
 //! that want the same artifact both download it; the later rename replaces equal bytes by equal bytes.
 
+pub mod debian;
 mod download;
 mod error;
 mod simple;
