@@ -65,12 +65,17 @@ impl Executor for Filtered {
     }
 }
 
-/// Programs expect no blocked signal, and SIGPIPE to end them; Rust's start-up ignores it.
+/// Programs expect no blocked and no ignored signal, whatever imagewright itself was started with.
 fn restore_signals() -> nix::Result<()> {
-    // SAFETY: sets a default disposition; no handler is involved.
-    #[allow(unsafe_code)]
-    unsafe {
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+    // The C library keeps two signals for itself and hides them; the kernel does not.
+    let default = [0_u64; 4];
+    for signal in 1..=64 {
+        // SAFETY: 32 zero bytes are a `sigaction` of the kernel with the default disposition; it copies them. Fails
+        // for SIGKILL and SIGSTOP, which have no disposition.
+        #[allow(unsafe_code)]
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, &default, 0, 8);
+        }
     }
     SigSet::empty().thread_set_mask()
 }
