@@ -143,6 +143,22 @@ impl Http {
         url: &str,
         request: impl Fn(&reqwest::Client) -> RequestBuilder,
     ) -> Result<Response, HttpError> {
+        let response = self.exchange(url, request).await?;
+        match response.status().is_success() {
+            true => Ok(response),
+            false => Err(HttpError::Status {
+                url: redact(url),
+                status: response.status(),
+            }),
+        }
+    }
+
+    /// As [`Http::send`], but a status that another attempt would not change is an answer, not an error.
+    pub async fn exchange(
+        &self,
+        url: &str,
+        request: impl Fn(&reqwest::Client) -> RequestBuilder,
+    ) -> Result<Response, HttpError> {
         if self.offline {
             return Err(HttpError::Offline { url: redact(url) });
         }
@@ -151,14 +167,15 @@ impl Http {
                 .send()
                 .await
                 .map_err(|error| HttpError::from_reqwest(url, error))?;
-            if response.status().is_success() {
+            let failed = HttpError::Status {
+                url: redact(url),
+                status: response.status(),
+            };
+            if !failed.is_transient() {
                 return Ok(response);
             }
             wait_as_told(&response).await;
-            Err(HttpError::Status {
-                url: redact(url),
-                status: response.status(),
-            })
+            Err(failed)
         };
         attempt
             .retry(

@@ -1,13 +1,33 @@
 //! Layers + configuration → OCI image, and the places an image can be written to.
 //!
-//! [`Image`] is immutable and complete: two byte strings and a list of layers whose bytes the store can stream.
-//! `config` makes it; `layout` and `archive` write it. Nothing here knows the network or KDL.
+//! [`Image`] is immutable and complete: two byte strings and a list of layers whose bytes a [`LayerSource`] can
+//! stream. `config` makes it; `layout` and `archive` write it, `load` hands it to a container engine;
+//! `layout_reader` reads what others wrote. Nothing here knows the network or KDL.
+
+mod archive;
+mod config;
+mod error;
+mod layout;
+mod layout_reader;
+mod load;
+
+use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Digest;
-use crate::layer::Layer;
+pub use archive::{DockerArchive, OciArchive, write_file};
+pub use config::{DEFAULT_WORKDIR, Parts, assemble, config_document};
+pub use error::ImageError;
+pub use layout::export_layout;
+pub use layout_reader::{LayoutError, LayoutReader, LayoutReference};
+pub use load::{Engine, EngineKind, load};
+
+use crate::digest::{Digest, HashingWriter};
+use crate::layer::{Layer, LayerContent};
 use crate::manifest::Platform;
+use crate::progress::Progress;
+use crate::resolve::base::BaseLayer;
+use crate::store::Store;
 
 /// An image for one platform.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,5 +50,135 @@ impl Image {
     /// The digest of the image manifest: the image's digest.
     pub fn digest(&self) -> Digest {
         Digest::of(&self.manifest)
+    }
+
+    /// The digest of the configuration, which Docker calls the image ID.
+    pub fn config_digest(&self) -> Digest {
+        Digest::of(&self.config)
+    }
+}
+
+/// A layer of a `from` image as a layer of ours.
+pub fn base_layer(layer: &BaseLayer) -> Layer {
+    Layer {
+        key: layer.diff_id,
+        media_type: layer.media_type.clone(),
+        digest: layer.digest,
+        size: layer.size,
+        diff_id: layer.diff_id,
+        unpacked: layer.unpacked,
+        comment: "base".into(),
+        content: LayerContent::Blob,
+    }
+}
+
+/// Streams the compressed bytes of layers.
+pub trait LayerSource: Send + Sync {
+    /// A reader of the layer's blob. Who reads it verifies it ([`copy_layer`]).
+    fn open<'a>(&'a self, layer: &Layer) -> io::Result<Box<dyn Read + Send + 'a>>;
+}
+
+/// How a layer whose content is a recipe is streamed.
+pub type OpenRecipe<'a> =
+    &'a (dyn Fn(&Layer) -> io::Result<Box<dyn Read + Send + 'a>> + Send + Sync);
+
+/// Layers of the store.
+#[derive(Clone, Copy)]
+pub struct StoreSource<'a> {
+    store: &'a Store,
+    recipe: OpenRecipe<'a>,
+}
+
+impl<'a> StoreSource<'a> {
+    /// Blobs come from `store`, recipes are streamed by `recipe`.
+    pub fn new(store: &'a Store, recipe: OpenRecipe<'a>) -> Self {
+        Self { store, recipe }
+    }
+}
+
+impl std::fmt::Debug for StoreSource<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("StoreSource")
+            .field(&self.store.base())
+            .finish()
+    }
+}
+
+impl LayerSource for StoreSource<'_> {
+    fn open<'a>(&'a self, layer: &Layer) -> io::Result<Box<dyn Read + Send + 'a>> {
+        match layer.content {
+            LayerContent::Blob => {
+                let file = std::fs::File::open(self.store.blob_path(&layer.digest))?;
+                Ok(Box::new(file))
+            }
+            LayerContent::Recipe => (self.recipe)(layer),
+        }
+    }
+}
+
+/// Copies a layer's blob to `out` and verifies it on the way. On an error, what was written must not be used.
+///
+/// # Errors
+/// Those of both ends; bytes that are not the layer's.
+pub fn copy_layer(
+    source: &dyn LayerSource,
+    layer: &Layer,
+    out: impl Write,
+    advance: &dyn Fn(u64),
+) -> Result<(), ImageError> {
+    let fail = |source| ImageError::Layer {
+        digest: layer.digest,
+        comment: layer.comment.clone(),
+        source,
+    };
+    let mut reader = source.open(layer).map_err(fail)?;
+    let mut hashing = HashingWriter::new(out);
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        let n = match reader.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(n) => n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(fail(error)),
+        };
+        if hashing.size() + n as u64 > layer.size {
+            return Err(fail(io::Error::other(
+                "it is longer than its descriptor says",
+            )));
+        }
+        hashing.write_all(&buffer[..n]).map_err(ImageError::Write)?;
+        advance(n as u64);
+    }
+    let (_, found, size) = hashing.finish();
+    if found != layer.digest || size != layer.size {
+        return Err(ImageError::WrongDigest {
+            what: layer.comment.clone(),
+            expected: layer.digest,
+            found,
+        });
+    }
+    Ok(())
+}
+
+/// Reports bytes of one piece of work until dropped.
+struct Meter<'a> {
+    progress: &'a dyn Progress,
+    id: u64,
+}
+
+impl<'a> Meter<'a> {
+    fn new(progress: &'a dyn Progress, name: &str, total: u64) -> Self {
+        let id = progress.begin(crate::progress::Stage::Export, name, Some(total));
+        Self { progress, id }
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.progress.advance(self.id, bytes);
+    }
+}
+
+impl Drop for Meter<'_> {
+    fn drop(&mut self) {
+        self.progress.end(self.id);
     }
 }

@@ -1,1 +1,13 @@
-//! OCI distribution client.
+//! OCI distribution client: references, credentials, pull. Knows nothing of locks and of how images are resolved;
+//! prints nothing. Errors and log lines carry no credentials and no query strings.
+
+mod challenge;
+mod client;
+mod credentials;
+mod error;
+mod reference;
+
+pub use client::{Registry, Repository};
+pub use credentials::{Credential, CredentialError, Credentials};
+pub use error::RegistryError;
+pub use reference::{Reference, ReferenceError};
