@@ -25,6 +25,8 @@ pub struct ImageRow {
     pub platform: String,
     /// The request key.
     pub request: Digest,
+    /// Key of everything that decided it: the request, the pins, the emitter's version.
+    pub inputs: Digest,
     /// The image key.
     pub key: Digest,
     /// Digest of the image manifest.
@@ -97,9 +99,9 @@ pub struct JobRow {
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS images (
-        name TEXT NOT NULL, platform TEXT NOT NULL, request TEXT NOT NULL, key TEXT NOT NULL,
+        name TEXT NOT NULL, platform TEXT NOT NULL, request TEXT NOT NULL, inputs TEXT NOT NULL, key TEXT NOT NULL,
         digest TEXT NOT NULL, document TEXT NOT NULL, PRIMARY KEY (key, platform, name)) STRICT;
-    CREATE INDEX IF NOT EXISTS images_by_request ON images (request);
+    CREATE INDEX IF NOT EXISTS images_by_inputs ON images (inputs);
     CREATE TABLE IF NOT EXISTS layers (key TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS bases (digest TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS roots (path TEXT PRIMARY KEY) STRICT;
@@ -139,11 +141,12 @@ impl State {
     pub fn put_image(&self, row: &ImageRow) -> Result<(), StoreError> {
         self.connection
             .execute(
-                "INSERT OR REPLACE INTO images VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "INSERT OR REPLACE INTO images VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
                 params![
                     row.name,
                     row.platform,
                     row.request.to_string(),
+                    row.inputs.to_string(),
                     row.key.to_string(),
                     row.digest.to_string(),
                     row.document
@@ -162,6 +165,16 @@ impl State {
         Ok(found.pop())
     }
 
+    /// The image that was made from these inputs on this platform.
+    pub fn image_by_inputs(
+        &self,
+        inputs: &Digest,
+        platform: &str,
+    ) -> Result<Option<ImageRow>, StoreError> {
+        let filter = "inputs = ?1 AND platform = ?2";
+        Ok(self.images(filter, params![inputs.to_string(), platform])?.pop())
+    }
+
     /// All images, by name.
     pub fn all_images(&self) -> Result<Vec<ImageRow>, StoreError> {
         self.images("1", params![])
@@ -173,7 +186,7 @@ impl State {
         values: impl rusqlite::Params,
     ) -> Result<Vec<ImageRow>, StoreError> {
         let sql = format!(
-            "SELECT name, platform, request, key, digest, document FROM images WHERE {filter} ORDER BY name, platform, key"
+            "SELECT name, platform, request, inputs, key, digest, document FROM images WHERE {filter} ORDER BY name, platform, key"
         );
         let mut statement = self.connection.prepare(&sql).map_err(self.fail())?;
         let rows = statement
@@ -182,9 +195,10 @@ impl State {
                     name: row.get(0)?,
                     platform: row.get(1)?,
                     request: digest(row, 2)?,
-                    key: digest(row, 3)?,
-                    digest: digest(row, 4)?,
-                    document: row.get(5)?,
+                    inputs: digest(row, 3)?,
+                    key: digest(row, 4)?,
+                    digest: digest(row, 5)?,
+                    document: row.get(6)?,
                 })
             })
             .map_err(self.fail())?;

@@ -257,19 +257,24 @@ impl Job<'_> {
             return Ok((self.add_debs(&debs), old.os_diff_id));
         }
         let keep = self.kept_versions(None, old.map_or(&[], |old| &old.debs));
-        let debian = bases::archive_of(image)?;
         let base_debs: Vec<LockedDeb>;
         let status: String;
+        let mut from = None;
         let installed = match base {
             LockedBase::Debian { debs, .. } => {
-                base_debs = debs.iter().filter_map(|id| self.lock.debs.get(id)).cloned().collect();
+                let debs = debs.iter().filter_map(|id| self.lock.debs.get(id));
+                base_debs = debs.cloned().collect();
                 Installed::Debs(&base_debs)
             }
             LockedBase::From { reference, digest } => {
-                status = bases::dpkg_status(self.context, self.store, self.http, reference, *digest, platform).await?;
+                let (context, store, http) = (self.context, self.store, self.http);
+                let found = bases::inspect(context, store, http, reference, Some(*digest), platform).await?;
+                status = bases::dpkg_status(store, &found)?;
+                from = Some(found);
                 Installed::Status(&status)
             }
         };
+        let debian = bases::archive_of(image, from.as_ref())?;
         let universe = self.universes.load(self.context, self.store, self.http, &debian, platform).await?;
         let above = AboveRequest {
             installed,

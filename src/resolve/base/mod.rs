@@ -4,6 +4,7 @@
 //! the image. What was found is kept in the store under the manifest's digest, so that layers are read once.
 
 mod elf;
+mod file;
 mod probe;
 mod reader;
 mod tree;
@@ -14,6 +15,7 @@ use std::io::Read;
 use futures_util::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 
+pub use file::read_files;
 pub use probe::{Contents, Interpreter};
 pub use reader::{
     DOCUMENT_LIMIT, Descriptor, DescriptorPlatform, ImageManifest, ImageReader, ReadError,
