@@ -37,7 +37,7 @@ pub(super) async fn plain_reason(
             }
             Err(NoListing::Offline) => {
                 return Some(PythonError::Offline {
-                    what: format!("package `{name}`"),
+                    what: format!("package {name}"),
                 });
             }
             Err(NoListing::Failed) => None,
@@ -349,7 +349,7 @@ fn client_failure(error: &uv_client::Error) -> PythonError {
         ErrorKind::Offline(what) => PythonError::Offline {
             what: match url::Url::parse(what) {
                 Ok(_) => redact(what),
-                Err(_) => format!("`{}`", plain(what)),
+                Err(_) => plain(what),
             },
         },
         ErrorKind::CacheWrite(_) | ErrorKind::CacheLock(_) | ErrorKind::Io(_) => {

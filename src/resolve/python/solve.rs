@@ -147,6 +147,7 @@ impl<'a> Session<'a> {
                 self.context.capabilities(),
             ),
             seen: self.seen.clone(),
+            offline: self.client.connectivity().is_offline(),
         };
         let resolver = Resolver::new_custom_io(
             manifest,
