@@ -233,11 +233,10 @@ impl Download<'_> {
         let what = self.what.clone();
         match source {
             HttpError::Offline { .. } => SourceError::Offline { what },
-            HttpError::Status { url, status }
-                if matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) =>
-            {
-                SourceError::Dropped { what, from: url }
-            }
+            HttpError::Status {
+                url,
+                status: StatusCode::NOT_FOUND | StatusCode::GONE,
+            } => SourceError::Dropped { what, from: url },
             source => SourceError::Http { what, source },
         }
     }

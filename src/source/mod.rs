@@ -114,7 +114,7 @@ pub async fn fetch_wheels(
     };
     let grouped = groups
         .iter()
-        .map(|((index, project), group)| Box::pin(worker.from_index(index, project, group)));
+        .map(|((index, project), group)| Box::pin(worker.of_project(index, project, group)));
     let alone = single.iter().map(|wanted| Box::pin(worker.alone(wanted)));
     futures_util::try_join!(try_join_all(grouped), try_join_all(alone))?;
     Ok(fetched)
@@ -198,7 +198,7 @@ struct Worker<'a> {
 
 impl Worker<'_> {
     /// The wheels of one project: one request for its page, then the files.
-    async fn from_index(
+    async fn of_project(
         &self,
         index: &str,
         project: &str,

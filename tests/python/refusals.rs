@@ -223,3 +223,18 @@ fn exclude_newer_needs_upload_times() {
     assert_eq!(lines, set(&[limit]), "{text}");
     assert!(text.contains("no upload times"), "{text}");
 }
+
+/// Of two lines of one package, only the one that forbids is marked.
+#[test]
+fn an_innocent_line_of_the_same_package_is_not_marked() {
+    let (lines, text) = marked("numpy\npandas>=2.2\nconstraint numpy<1.20\nconstraint numpy>1");
+    assert_eq!(
+        lines,
+        set(&["pandas>=2.2", "constraint numpy<1.20"]),
+        "{text}"
+    );
+    assert!(
+        text.contains("needs numpy>=") && text.len() < 2000,
+        "{text}"
+    );
+}

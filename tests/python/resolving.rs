@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use imagewright::diagnostic::{Explain, Kind};
 use imagewright::digest::Digest;
 use imagewright::lock::WheelOrigin;
 use imagewright::manifest::Platform;
@@ -393,4 +394,28 @@ fn offline_from_the_cache() {
     case.offline = true;
     assert_eq!(case.resolve().unwrap(), online);
     assert_eq!(server.seen().len(), requests, "offline asked the server");
+}
+
+/// Half a cache does not lead to other pins than the whole index would.
+#[test]
+fn offline_with_half_a_cache() {
+    let server = Server::start();
+    let wheels = [wheel("lib", "1.0", &[], 10), wheel("lib", "2.0", &[], 10)];
+    server.project("lib", &wheels);
+    let folder = tempfile::tempdir().unwrap();
+    let own = format!("index own {} default\n", server.index());
+    let case = |line: &str, offline| {
+        let mut case = Case::new(&format!("{own}{line}")).own_cache(folder.path());
+        case.offline = offline;
+        case
+    };
+    assert_eq!(case("lib<2", false).pins(), ["lib==1.0"]);
+    for line in ["lib==2.0", "lib"] {
+        let error = match case(line, true).resolve() {
+            Err(error) => error,
+            Ok(resolution) => panic!("{line}: {:?}", resolution.pins()),
+        };
+        assert_eq!(error.kind(), Kind::Unavailable, "{line}: {}", told(&error));
+        assert!(told(&error).contains("--offline"), "{}", told(&error));
+    }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use uv_distribution_types::RequirementSource;
 use uv_normalize::PackageName;
-use uv_pep440::VersionSpecifiers;
+use uv_pep440::{Version, VersionSpecifiers};
 use uv_resolver::{NoSolutionError, ResolveError};
 
 use super::PythonError;
@@ -37,7 +37,7 @@ pub(super) async fn plain_reason(
             }
             Err(NoListing::Offline) => {
                 return Some(PythonError::Offline {
-                    what: format!("package `{name}`"),
+                    what: format!("package {name}"),
                 });
             }
             Err(NoListing::Failed) => None,
@@ -194,12 +194,20 @@ pub(super) fn suspects(error: &NoSolutionError, input: &Input) -> Vec<usize> {
 }
 
 /// A conflict between the lines at `positions`: one problem per text file that holds some of them.
-pub(super) fn conflict(error: &NoSolutionError, positions: &[usize], input: &Input) -> PythonError {
-    let reason = in_our_terms(error.report());
+pub(super) fn conflict(
+    error: &NoSolutionError,
+    positions: &[usize],
+    seen: &Seen,
+    input: &Input,
+) -> PythonError {
     let lines: Vec<&Line> = positions
         .iter()
         .filter_map(|at| input.lines.get(*at))
         .collect();
+    let reason = match in_our_terms(error.report()) {
+        long if long.len() > LONGEST_REASON => summary(&lines, seen, input).unwrap_or(long),
+        short => short,
+    };
     let mut files: Vec<Arc<SourceText>> = Vec::new();
     for line in &lines {
         if !files
@@ -230,6 +238,47 @@ pub(super) fn conflict(error: &NoSolutionError, positions: &[usize], input: &Inp
     PythonError::NoSolution {
         problems: Problems(problems.collect()),
     }
+}
+
+/// A derivation that goes through many releases fills pages and helps nobody.
+const LONGEST_REASON: usize = 500;
+
+/// What the newest releases that were tried need of each other, where that runs from one line to another.
+fn summary(lines: &[&Line], seen: &Seen, input: &Input) -> Option<String> {
+    let mut needs = BTreeSet::new();
+    for line in lines {
+        let name = &line.requirement.name;
+        let allowed = |version: &Version| {
+            let mut own = lines.iter().filter(|line| line.requirement.name == *name);
+            own.all(|line| line.specifiers().is_none_or(|all| all.contains(version)))
+        };
+        let versions = seen.versions(name);
+        let Some((version, requires)) = versions.iter().rev().find(|(one, _)| allowed(one)) else {
+            continue;
+        };
+        let markers = Some(&input.target.markers);
+        let applying = requires
+            .iter()
+            .filter(|one| one.evaluate_markers(markers, &[]));
+        for requirement in applying {
+            let other = |line: &&Line| line.requirement.name == requirement.name;
+            if requirement.name != *name && lines.iter().any(other) {
+                needs.insert(format!(
+                    "{name} {version} needs {}{}",
+                    requirement.name, requirement.source
+                ));
+            }
+        }
+    }
+    let demands: Vec<_> = lines.iter().map(|line| line.text.pep508.as_str()).collect();
+    let needs: Vec<_> = needs.into_iter().collect();
+    (!needs.is_empty()).then(|| {
+        format!(
+            "{}, and no other release fits {}",
+            needs.join(" and "),
+            demands.join(" together with ")
+        )
+    })
 }
 
 fn label(line: &Line) -> String {
@@ -349,7 +398,7 @@ fn client_failure(error: &uv_client::Error) -> PythonError {
         ErrorKind::Offline(what) => PythonError::Offline {
             what: match url::Url::parse(what) {
                 Ok(_) => redact(what),
-                Err(_) => format!("`{}`", plain(what)),
+                Err(_) => plain(what),
             },
         },
         ErrorKind::CacheWrite(_) | ErrorKind::CacheLock(_) | ErrorKind::Io(_) => {
@@ -392,12 +441,16 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
 
 /// The resolver's derivation, without colours, flags and words that only its own command has.
 fn in_our_terms(report: &str) -> String {
-    let mut text = plain(report);
+    let mut joined = String::new();
+    let mut in_list = false;
+    for line in report.lines() {
+        let item = line.starts_with("    ");
+        joined.push_str(if item && in_list { ", " } else { " " });
+        joined.push_str(line);
+        in_list = item;
+    }
+    let mut text = without_markers(&plain(&joined)).replace(" , ", ", ");
     for (theirs, ours) in [
-        (
-            "your requirements are unsatisfiable",
-            "the manifest's requirements are unsatisfiable",
-        ),
         ("your requirements", "the manifest's requirements"),
         ("you require", "the manifest requires"),
         (" and building from source is disabled", ""),
@@ -407,6 +460,20 @@ fn in_our_terms(report: &str) -> String {
     text
 }
 
+/// `numpy{python_full_version < '3.12'}>=1.23` → `numpy>=1.23`: the platform is known.
+fn without_markers(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('{') {
+        let Some((_, behind)) = after.split_once('}') else {
+            break;
+        };
+        out.push_str(before);
+        rest = behind;
+    }
+    out + rest
+}
+
 /// Without ANSI escape sequences; white space runs become one space; user info of URLs is removed.
 fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -414,7 +481,7 @@ fn plain(text: &str) -> String {
     while let Some(c) = rest.next() {
         if c == '\u{1b}' {
             // CSI: up to the final byte, ECMA-48 section 5.4.
-            let _ = rest.find(|c| c.is_ascii_alphabetic());
+            let _ = rest.find(char::is_ascii_alphabetic);
         } else {
             out.push(c);
         }
@@ -444,5 +511,14 @@ mod tests {
     fn colours_and_user_info_go() {
         let text = "\u{1b}[36mnumpy\u{1b}[39m from\n  `https://me:pw@host/simple` failed";
         assert_eq!(plain(text), "numpy from `https://host/simple` failed");
+    }
+
+    #[test]
+    fn lists_and_markers_read_well() {
+        let report = "Because all of:\n    a<1\n    a>2\ndepend on b{python_full_version < '3.12'}>=1, your requirements are unsatisfiable.";
+        assert_eq!(
+            in_our_terms(report),
+            "Because all of: a<1, a>2 depend on b>=1, the manifest's requirements are unsatisfiable."
+        );
     }
 }

@@ -111,9 +111,9 @@ impl Input {
         let mut all: Vec<UvIndex> = indexes.into_values().map(|(_, index)| index).collect();
         all.sort_by_key(|index| declared_position(request.indexes, index));
         if mirror.is_some() {
-            let url = IndexUrl::from_str(&default).map_err(|error| PythonError::Unreadable {
-                what: format!("the configured Python index {default}"),
-                reason: error.to_string(),
+            let url = web_index(&default).ok_or_else(|| PythonError::Unreadable {
+                what: format!("the URL of this machine's Python index, {default},"),
+                reason: "it is not an http or https URL".into(),
             })?;
             all.push(UvIndex::from_index_url(url));
         }
@@ -188,6 +188,12 @@ fn declared_position(declared: &[Spanned<Index>], index: &UvIndex) -> usize {
     declared.iter().position(same).unwrap_or(declared.len())
 }
 
+/// The resolver would take anything else for a folder.
+fn web_index(url: &str) -> Option<IndexUrl> {
+    let web = url.starts_with("https://") || url.starts_with("http://");
+    IndexUrl::from_str(url).ok().filter(|_| web)
+}
+
 /// Declared name → its URL in the manifest and the resolver's type.
 fn declared_indexes(
     declared: &[Spanned<Index>],
@@ -195,9 +201,8 @@ fn declared_indexes(
 ) -> BTreeMap<String, (String, UvIndex)> {
     let mut indexes = BTreeMap::new();
     for index in declared {
-        let web = index.url.starts_with("https://") || index.url.starts_with("http://");
-        match IndexUrl::from_str(&index.url) {
-            Ok(url) if web => {
+        match web_index(&index.url) {
+            Some(url) => {
                 let made = UvIndex {
                     name: IndexName::from_str(&index.name).ok(),
                     default: index.default,
@@ -206,7 +211,7 @@ fn declared_indexes(
                 };
                 indexes.insert(index.name.clone(), (index.url.clone(), made));
             }
-            _ => problems.0.push(
+            None => problems.0.push(
                 Problem::new(
                     &index.source,
                     index.span,

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use uv_cache::Cache;
+use uv_client::ErrorKind;
 use uv_configuration::{BuildKind, BuildOptions, BuildOutput, NoBinary, NoBuild, NoSources};
 use uv_distribution_filename::DistFilename;
 use uv_distribution_types::{
@@ -21,7 +22,10 @@ use uv_git::GitResolver;
 use uv_normalize::PackageName;
 use uv_pep440::Version;
 use uv_python::{Interpreter, PythonEnvironment};
-use uv_resolver::{MetadataResponse, PackageVersionsResult, ResolverProvider, WheelMetadataResult};
+use uv_resolver::{
+    MetadataResponse, PackageVersionsResult, ResolverProvider, VersionsResponse,
+    WheelMetadataResult,
+};
 use uv_types::{
     AnyErrorBuild, BuildArena, BuildContext, BuildIsolation, BuildStack, ResolvedRequirements,
     SourceBuildTrait,
@@ -182,7 +186,9 @@ impl BuildContext for RefuseBuilds {
 
 /// What wheels require, by package and version: every wheel that the resolver looked into, taken or not.
 #[derive(Clone, Default)]
-pub(super) struct Seen(Arc<Mutex<BTreeMap<PackageName, BTreeMap<Version, Arc<[Requirement]>>>>>);
+pub(super) struct Seen(Arc<Mutex<BTreeMap<PackageName, Releases>>>);
+
+type Releases = BTreeMap<Version, Arc<[Requirement]>>;
 
 impl Seen {
     fn record(&self, response: &MetadataResponse) {
@@ -224,18 +230,25 @@ impl Seen {
 
 /// Stops every source distribution before the distribution database (and so before
 /// `BuildContext::interpreter`), and records what wheels require.
+///
+/// With the network off, whatever the cache lacks ends the resolution: passing over it, as the resolver would, could
+/// lead to other pins than the whole index does.
 pub(super) struct WheelsOnly<P> {
     pub inner: P,
     pub seen: Seen,
+    pub offline: bool,
 }
 
 impl<P: ResolverProvider> ResolverProvider for WheelsOnly<P> {
-    fn get_package_versions<'io>(
+    async fn get_package_versions<'io>(
         &'io self,
         name: &'io PackageName,
         index: Option<&'io IndexMetadata>,
-    ) -> impl Future<Output = PackageVersionsResult> + 'io {
-        self.inner.get_package_versions(name, index)
+    ) -> PackageVersionsResult {
+        match self.inner.get_package_versions(name, index).await? {
+            VersionsResponse::Offline => Err(ErrorKind::Offline(format!("package {name}")).into()),
+            found => Ok(found),
+        }
     }
     async fn get_or_build_wheel_metadata<'io>(&'io self, dist: &'io Dist) -> WheelMetadataResult {
         if let Dist::Source(source) = dist {
@@ -248,7 +261,15 @@ impl<P: ResolverProvider> ResolverProvider for WheelsOnly<P> {
         }
         let response = self.inner.get_or_build_wheel_metadata(dist).await?;
         self.seen.record(&response);
-        Ok(response)
+        Ok(match response {
+            MetadataResponse::Unavailable(_) if self.offline => MetadataResponse::Error(
+                Box::new(RequestedDist::Installable(dist.clone())),
+                Arc::new(uv_distribution::Error::Client(
+                    ErrorKind::Offline(format!("metadata of {dist}")).into(),
+                )),
+            ),
+            other => other,
+        })
     }
     fn get_installed_metadata<'io>(
         &'io self,
@@ -260,6 +281,7 @@ impl<P: ResolverProvider> ResolverProvider for WheelsOnly<P> {
         Self {
             inner: self.inner.with_reporter(reporter),
             seen: self.seen,
+            offline: self.offline,
         }
     }
 }
