@@ -8,13 +8,16 @@
 pub mod build;
 pub mod entry;
 pub mod error;
+pub mod files;
 pub mod pack;
 pub mod plan;
 pub mod recipe;
 pub mod splice;
 pub mod wheel;
 
+pub use build::{build_wheel_layers, verify_wheel};
 pub use error::LayerError;
+pub use plan::{PinnedWheel, WheelLayerPlan, WheelPlan, plan};
 
 use serde::{Deserialize, Serialize};
 

@@ -413,9 +413,7 @@ impl Job<'_> {
         for fetch in &self.request.fetches {
             layers.push(files::fetch(store, fetch)?);
         }
-        if !self.content.files.is_empty() {
-            layers.push(files::files(store, &self.content.files)?);
-        }
+        layers.extend(files::project(store, &self.content.files)?);
         let (passwd, group) = self.accounts(from, below)?;
         let config = &self.request.config;
         let user = config.user.clone().unwrap_or_default();

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
-use crate::diagnostic::{Problem, Problems};
+use crate::diagnostic::{Explain, Problem, Problems};
 use crate::digest::Digest;
 use crate::identity::ProjectContent;
-use crate::layer::files::{self, Scan};
+use crate::layer::files::{self, Scanned};
 use crate::manifest::{FileSpec, ImageRequest, Spanned};
 use crate::resolve::python::ProjectWheel;
 
@@ -20,12 +20,12 @@ pub struct Content {
     /// Path as the manifest has it → wheel file.
     pub wheels: BTreeMap<String, ProjectWheel>,
     /// The files.
-    pub files: Scan,
+    pub files: Scanned,
 }
 
 /// Hashes what `image` names.
 pub fn read(context: &Context, image: &ImageRequest) -> Result<Content, Failure> {
-    let files = scan(&context.folder, &image.files)?;
+    let files = scan(&context.folder, &image.files, &[])?;
     let mut wheels = BTreeMap::new();
     let mut problems = Problems::default();
     for requirement in &image.pip {
@@ -48,7 +48,7 @@ pub fn read(context: &Context, image: &ImageRequest) -> Result<Content, Failure>
         }
     }
     let project = ProjectContent {
-        files: files.documents().clone(),
+        files: files.entries.clone(),
         wheels: wheels.iter().map(|(path, wheel)| (path.clone(), wheel.sha256)).collect(),
     };
     problems.or(Content {
@@ -59,20 +59,15 @@ pub fn read(context: &Context, image: &ImageRequest) -> Result<Content, Failure>
     .map_err(Failure::from)
 }
 
-/// Hashes the files of `file` nodes; what is wrong is told at the node.
-pub fn scan(folder: &Path, specs: &[Spanned<FileSpec>]) -> Result<Scan, Failure> {
-    let plain: Vec<FileSpec> = specs.iter().map(|spec| spec.value.clone()).collect();
-    files::scan(folder, &plain).map_err(|error| match error.spec().and_then(|index| specs.get(index)) {
-        Some(spec) => {
-            let problem = Problem::new(&spec.source, spec.span, error.to_string(), "declared here");
-            let hint = crate::diagnostic::Explain::hint(&error);
-            let problem = match hint {
-                Some(hint) => problem.help(hint),
-                None => problem,
-            };
-            Problems(vec![problem]).into()
-        }
-        None => error.into(),
+/// Hashes the files of `file` nodes; what is wrong is told at the node. See [`files::scan`] for `open`.
+pub fn scan(folder: &Path, specs: &[Spanned<FileSpec>], open: &[&str]) -> Result<Scanned, Failure> {
+    files::scan(folder, specs.iter().map(|spec| &spec.value), open).map_err(|error| {
+        let Some(spec) = specs.get(error.index) else {
+            return error.into();
+        };
+        let mut problem = Problem::new(&spec.source, spec.span, error.to_string(), "declared here").kind(error.kind());
+        problem.help = error.hint();
+        Problems(vec![problem]).into()
     })
 }
 
