@@ -136,6 +136,11 @@ impl Context {
         Ok(Some(Lock::parse(&source)?))
     }
 
+    /// How the store names the lock as a root of what it keeps.
+    pub fn lock_root(&self) -> PathBuf {
+        std::path::absolute(&self.lock_path).unwrap_or_else(|_| self.lock_path.clone())
+    }
+
     /// Puts the lock into place, all or nothing.
     pub fn write_lock(&self, lock: &Lock) -> Result<(), Failure> {
         let folder = self.lock_path.parent().unwrap_or(Path::new("."));

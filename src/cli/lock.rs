@@ -83,7 +83,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
     if locked.changed {
         context.write_lock(&locked.lock)?;
     }
-    store.state()?.put_root(&std::path::absolute(&context.lock_path).unwrap_or_else(|_| context.lock_path.clone()))?;
+    store.state()?.put_root(&context.lock_root())?;
     let document = document(previous.as_ref(), &locked.lock, locked.changed);
     if context.global.json {
         output::json(&document);

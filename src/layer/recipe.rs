@@ -161,12 +161,20 @@ impl Recipe {
     /// # Errors
     /// When a wheel or the recipe's own file is missing. While reading: when the bytes are not the layer's any more.
     pub fn reader(&self, store: &Store) -> Result<RecipeReader<'_>, LayerError> {
-        self.open(store, 0)
+        Self::open(Cow::Borrowed(self), store, 0)
+    }
+
+    /// Like [`Recipe::reader`], with a reader that stands alone.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn into_reader(self, store: &Store) -> Result<RecipeReader<'static>, LayerError> {
+        Self::open(Cow::Owned(self), store, 0)
     }
 
     /// The blob's bytes `from..from + len`, clipped to its end. Not verified: the receiver of all ranges does that.
     pub fn read_range(&self, store: &Store, from: u64, len: usize) -> Result<Vec<u8>, LayerError> {
-        let reader = self.open(store, from)?;
+        let reader = Self::open(Cow::Borrowed(self), store, from)?;
         let mut bytes = Vec::with_capacity(len);
         reader
             .take(len as u64)
@@ -175,11 +183,11 @@ impl Recipe {
         Ok(bytes)
     }
 
-    fn open(&self, store: &Store, from: u64) -> Result<RecipeReader<'_>, LayerError> {
-        let path = store.recipe_path(&self.layer.key);
+    fn open<'a>(recipe: Cow<'a, Self>, store: &Store, from: u64) -> Result<RecipeReader<'a>, LayerError> {
+        let path = store.recipe_path(&recipe.layer.key);
         let literals = File::open(&path).map_err(LayerError::io("read", &path))?;
         let mut wheels = Vec::new();
-        for wheel in &self.wheels {
+        for wheel in &recipe.wheels {
             let opened = store
                 .artifact(&wheel.sha256)
                 .and_then(|path| File::open(path).ok());
@@ -189,7 +197,7 @@ impl Recipe {
             })?);
         }
         let mut reader = RecipeReader {
-            recipe: self,
+            recipe,
             literals,
             wheels,
             next: 0,
@@ -205,7 +213,7 @@ impl Recipe {
 /// Streams a blob.
 #[derive(Debug)]
 pub struct RecipeReader<'a> {
-    recipe: &'a Recipe,
+    recipe: Cow<'a, Recipe>,
     literals: File,
     wheels: Vec<File>,
     /// Index of the segment being read.
@@ -220,13 +228,13 @@ pub struct RecipeReader<'a> {
 
 impl RecipeReader<'_> {
     fn seek(&mut self, mut from: u64) {
-        while let Some(segment) = self.recipe.segments.get(self.next) {
+        while let Some(&segment) = self.recipe.segments.get(self.next) {
             if from < segment.len() {
                 self.within = from;
                 return;
             }
             from -= segment.len();
-            self.leave(*segment);
+            self.leave(segment);
         }
     }
 

@@ -5,4 +5,5 @@ pub mod building;
 pub mod content;
 pub mod locking;
 pub mod sandbox;
+pub mod streams;
 pub mod trees;

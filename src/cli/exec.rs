@@ -1,0 +1,81 @@
+//! `exec`: a command in an image, in the embedded runtime.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use super::build;
+use super::context::Context;
+use super::failure::Failure;
+use super::interrupt::Graceful;
+use super::lock::LockedFlag;
+use super::pipeline::trees;
+use crate::diagnostic::Kind;
+use crate::manifest::{Network, Resources};
+use crate::run::container::{self, Process};
+use crate::runtime::{Embedded, Limits, Outcome, Output, Runtime};
+
+/// Flags of `exec`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The image
+    image: String,
+    /// The network that the command has
+    #[arg(long, value_enum, default_value = "none")]
+    network: NetworkFlag,
+    #[command(flatten)]
+    locked: LockedFlag,
+    /// The command and its arguments
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum NetworkFlag {
+    None,
+    Host,
+}
+
+struct Through;
+
+impl Output for Through {
+    fn stdout(&self, bytes: &[u8]) {
+        super::output::raw(bytes);
+    }
+    fn stderr(&self, bytes: &[u8]) {
+        let _ = std::io::stderr().write_all(bytes);
+    }
+}
+
+/// Executes; the exit code is the command's, 128 + n if signal n ended it.
+pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let store = context.store()?;
+    let http = context.http()?;
+    let image = build::one(context, &store, &http, &arguments.image, None, arguments.locked)?;
+    let lower = trees::unpack_all(context, &store, &image.layers)?;
+    let resources = Resources::default();
+    let process = Process {
+        argv: arguments.command.clone(),
+        network: match arguments.network {
+            NetworkFlag::None => Network::None,
+            NetworkFlag::Host => Network::Host,
+        },
+        limits: Limits {
+            pids: Some(resources.pids_limit),
+            ..Limits::default()
+        },
+        ..Process::default()
+    };
+    let spec = container::spec(&image, lower, process)?;
+    let _graceful = Graceful::begin();
+    let ended = Embedded::new(store.scratch().path()).run(&spec, &Through, &context.cancel)?;
+    match ended.outcome {
+        Outcome::Exited(code) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(255))),
+        Outcome::Signalled(signal) => Ok(ExitCode::from(u8::try_from(128 + signal).unwrap_or(255))),
+        Outcome::Cancelled => Ok(ExitCode::from(Kind::Interrupted.exit_code())),
+        Outcome::OutOfMemory | Outcome::TimedOut => Err(Failure::plain(
+            Kind::RunFailed,
+            "the machine ran out of memory while the command ran",
+            "give it less data",
+        )),
+    }
+}
