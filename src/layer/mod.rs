@@ -5,6 +5,7 @@
 //! and streamed without existing as bytes; `files` makes the small layers (skeleton, user, files, downloads);
 //! `tree` unpacks a layer for the runtime; `debian` makes OS layers with the help of a sandbox.
 
+pub mod debian;
 pub mod entry;
 pub mod pack;
 
