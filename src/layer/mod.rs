@@ -6,6 +6,7 @@
 //! `tree` unpacks a layer for the runtime; `debian` makes OS layers with the help of a sandbox.
 
 pub mod build;
+pub mod debian;
 pub mod entry;
 pub mod error;
 pub mod files;

@@ -1,1 +1,478 @@
-//! A
+//! Signed indexes: what is accepted, and what is refused by name. Own archives, signed by gpg.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use imagewright::ambient::Ambient;
+use imagewright::diagnostic::{Explain, Kind};
+use imagewright::digest::Digest;
+use imagewright::resolve::debian::{ArchiveError, ArchiveSpec, Universe};
+use imagewright::store::Store;
+
+use crate::support::{self, SUITE, load_with, run, serve};
+
+/// 2026-07-12T00:00:00Z, a day within the validity of what [`Archive::release`] writes.
+pub const NOW: i64 = 1_783_814_400;
+
+/// An archive of one suite with own keys, in a temporary folder, served on loopback.
+pub struct Archive {
+    pub folder: tempfile::TempDir,
+    pub url: String,
+}
+
+impl Archive {
+    /// With these stanzas, not yet signed.
+    pub fn new(stanzas: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let url = serve(folder.path());
+        let archive = Self { folder, url };
+        archive.packages(stanzas);
+        archive
+    }
+
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.folder.path().join(path)
+    }
+
+    fn suite(&self, path: &str) -> PathBuf {
+        self.path(&format!("dists/{SUITE}/{path}"))
+    }
+
+    fn packages(&self, stanzas: &str) {
+        let by_hash = self.suite("main/binary-amd64/by-hash/SHA256");
+        fs::create_dir_all(&by_hash).unwrap();
+        fs::write(self.suite("main/binary-amd64/Packages"), stanzas).unwrap();
+        run(Command::new("xz")
+            .args(["-9", "-k", "-f"])
+            .arg(self.suite("main/binary-amd64/Packages")));
+        let xz = fs::read(self.suite("main/binary-amd64/Packages.xz")).unwrap();
+        fs::write(by_hash.join(Digest::of(&xz).hex()), xz).unwrap();
+    }
+
+    /// The unsigned Release text.
+    pub fn release(&self) -> String {
+        let mut text = format!(
+            "Suite: oldstable\nCodename: {SUITE}\nDate: Sat, 11 Jul 2026 10:16:37 UTC\n\
+             Valid-Until: Sat, 18 Jul 2026 10:16:37 UTC\nAcquire-By-Hash: yes\n\
+             Architectures: amd64\nComponents: main\nSHA256:\n"
+        );
+        for name in ["Packages", "Packages.xz"] {
+            let bytes = fs::read(self.suite(&format!("main/binary-amd64/{name}"))).unwrap();
+            text += &format!(
+                " {} {} main/binary-amd64/{name}\n",
+                Digest::of(&bytes).hex(),
+                bytes.len()
+            );
+        }
+        text
+    }
+
+    pub fn publish(&self, in_release: &str) {
+        fs::write(self.suite("InRelease"), in_release).unwrap();
+    }
+
+    pub fn spec(&self, key: &Key) -> ArchiveSpec {
+        ArchiveSpec {
+            suite: SUITE.into(),
+            mirror: Some(self.url.clone()),
+            components: vec!["main".into()],
+            keyring: Some(key.public.clone()),
+            updates: false,
+        }
+    }
+}
+
+/// A key that gpg made.
+pub struct Key {
+    home: tempfile::TempDir,
+    pub public: PathBuf,
+}
+
+impl Key {
+    /// `algorithm` is gpg's; the key was made on 2026-01-01 and lives for `lifetime` (`1d`, `0`).
+    pub fn new(algorithm: &str, lifetime: &str) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let public = home.path().join("public.gpg");
+        let key = Self { home, public };
+        key.gpg(
+            &[
+                "--quick-gen-key",
+                "archive <archive@example.com>",
+                algorithm,
+                "sign",
+                lifetime,
+            ],
+            "",
+            "20260101T000000",
+        );
+        key.export();
+        key
+    }
+
+    fn export(&self) {
+        let public = self.gpg_bytes(&["--export"], "", "20260711T000000");
+        fs::write(&self.public, public).unwrap();
+    }
+
+    fn gpg(&self, arguments: &[&str], input: &str, time: &str) -> String {
+        String::from_utf8(self.gpg_bytes(arguments, input, time)).unwrap()
+    }
+
+    fn gpg_bytes(&self, arguments: &[&str], input: &str, time: &str) -> Vec<u8> {
+        let mut child = Command::new("gpg")
+            .args([
+                "--batch",
+                "--quiet",
+                "--no-tty",
+                "--pinentry-mode",
+                "loopback",
+                "--passphrase",
+                "",
+            ])
+            .args(["--faked-system-time", time, "--homedir"])
+            .arg(self.home.path())
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(input.as_bytes())
+            .unwrap();
+        let output = child.wait_with_output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {errors}");
+        output.stdout
+    }
+
+    fn fingerprint(&self) -> String {
+        let listing = self.gpg(&["--list-keys", "--with-colons"], "", "20260711T000000");
+        let line = listing
+            .lines()
+            .find(|line| line.starts_with("fpr:"))
+            .unwrap();
+        line.split(':').nth(9).unwrap().to_owned()
+    }
+
+    /// The text with a cleartext signature of 2026-07-11.
+    pub fn sign(&self, text: &str) -> String {
+        self.gpg(
+            &["--clearsign", "--digest-algo", "SHA512"],
+            text,
+            "20260711T110000",
+        )
+    }
+
+    fn add_signing_subkey(&self) {
+        let fingerprint = self.fingerprint();
+        self.gpg(
+            &["--quick-add-key", &fingerprint, "rsa2048", "sign", "0"],
+            "",
+            "20260102T000000",
+        );
+        self.export();
+    }
+
+    /// The public key after its owner revoked it.
+    fn revoke(&self) {
+        let folder = self.home.path().join("openpgp-revocs.d");
+        let file = fs::read_dir(folder)
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap()
+            .path();
+        let text = fs::read_to_string(file)
+            .unwrap()
+            .replace(":-----BEGIN", "-----BEGIN");
+        self.gpg(&["--import"], &text, "20260705T000000");
+        self.export();
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        // gpg leaves an agent behind for each home.
+        let _ = Command::new("gpgconf")
+            .arg("--homedir")
+            .arg(self.home.path())
+            .args(["--kill", "gpg-agent"])
+            .status();
+    }
+}
+
+pub const STANZAS: &str = "Package: tiny\nVersion: 1.0-1\nArchitecture: amd64\nFilename: pool/tiny.deb\n\
+    Size: 3\nSHA256: ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n";
+
+fn empty_store() -> (tempfile::TempDir, Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    (folder, store)
+}
+
+fn load(spec: &ArchiveSpec, now: i64) -> Result<Universe, ArchiveError> {
+    let (_folder, store) = empty_store();
+    load_with(&Ambient::default(), &store, spec, now, false)
+}
+
+fn refusal(spec: &ArchiveSpec, now: i64) -> String {
+    let error = load(spec, now).unwrap_err();
+    assert_eq!(error.kind(), Kind::Refused, "{error}");
+    assert!(error.hint().is_some());
+    error.to_string()
+}
+
+#[test]
+fn good_signatures_of_primary_keys_and_subkeys_are_accepted_and_work_offline() {
+    for algorithm in ["rsa3072", "ed25519"] {
+        let key = Key::new(algorithm, "0");
+        if algorithm == "rsa3072" {
+            key.add_signing_subkey();
+        }
+        let archive = Archive::new(STANZAS);
+        archive.publish(&key.sign(&archive.release()));
+        let (_folder, store) = empty_store();
+        let spec = archive.spec(&key);
+        let load = |now, offline| load_with(&Ambient::default(), &store, &spec, now, offline);
+        let universe = load(NOW, false).unwrap();
+        assert_eq!((universe.len(), universe.epoch), (1, 1_783_764_997));
+        fs::remove_dir_all(archive.path("dists")).unwrap();
+        let offline = load(NOW + 30 * 86_400, true).unwrap();
+        assert_eq!(offline.len(), 1);
+        let error = load(NOW, false).unwrap_err();
+        assert_eq!(error.kind(), Kind::NotFound, "{error}");
+    }
+}
+
+#[test]
+fn one_valid_signature_of_several_suffices() {
+    let (key, stranger) = (Key::new("ed25519", "0"), Key::new("ed25519", "0"));
+    let archive = Archive::new(STANZAS);
+    let secret = stranger.gpg_bytes(&["--export-secret-keys", "--armor"], "", "20260711T000000");
+    key.gpg(
+        &["--import"],
+        std::str::from_utf8(&secret).unwrap(),
+        "20260711T000000",
+    );
+    let fingerprints = [stranger.fingerprint(), key.fingerprint()];
+    let arguments = [
+        "--clearsign",
+        "--digest-algo",
+        "SHA512",
+        "-u",
+        &fingerprints[0],
+        "-u",
+        &fingerprints[1],
+    ];
+    archive.publish(&key.gpg(&arguments, &archive.release(), "20260711T110000"));
+    assert!(load(&archive.spec(&key), NOW).is_ok());
+    assert!(load(&archive.spec(&stranger), NOW).is_ok());
+}
+
+#[test]
+fn what_is_not_signed_well_is_refused_by_name() {
+    let key = Key::new("ed25519", "0");
+    let archive = Archive::new(STANZAS);
+    let release = archive.release();
+    let good = key.sign(&release);
+    let spec = archive.spec(&key);
+    archive.publish(&release);
+    assert!(refusal(&spec, NOW).ends_with("it is not signed"));
+    archive.publish("");
+    assert!(refusal(&spec, NOW).ends_with("it is not signed"));
+    archive.publish(&good.replace("Components: main", "Components: mean"));
+    let found = refusal(&spec, NOW);
+    assert!(found.ends_with("it was changed after signing"), "{found}");
+    // Text outside the signature must not count as the archive's.
+    archive.publish(&format!("Suite: evil\n{good}"));
+    refusal(&spec, NOW);
+    archive.publish(&format!("{good}\nSuite: evil\n"));
+    refusal(&spec, NOW);
+    archive.publish(&good[..good.len() / 2]);
+    refusal(&spec, NOW);
+    archive.publish(&Key::new("ed25519", "0").sign(&release));
+    let found = refusal(&spec, NOW);
+    assert!(found.contains("which the keyring"), "{found}");
+    let weak = [
+        "--clearsign",
+        "--digest-algo",
+        "SHA1",
+        "--allow-weak-digest-algos",
+    ];
+    let rsa = Key::new("rsa2048", "0");
+    archive.publish(&rsa.gpg(&weak, &release, "20260711T110000"));
+    let found = refusal(&archive.spec(&rsa), NOW);
+    assert!(found.contains("a hash that is broken"), "{found}");
+}
+
+#[test]
+fn expired_and_revoked_keys_and_stale_or_foreign_releases_are_refused() {
+    let key = Key::new("ed25519", "0");
+    let archive = Archive::new(STANZAS);
+    let release = archive.release();
+    archive.publish(&key.sign(&release));
+    let spec = archive.spec(&key);
+    assert!(load(&spec, NOW).is_ok());
+    let found = refusal(&spec, NOW + 8 * 86_400);
+    assert!(
+        found.ends_with("it was valid until 2026-07-18 only"),
+        "{found}"
+    );
+    let found = refusal(&spec, NOW - 30 * 86_400);
+    assert!(found.contains("from the future"), "{found}");
+    let foreign = ArchiveSpec {
+        suite: "trixie".into(),
+        ..spec.clone()
+    };
+    fs::create_dir_all(archive.path("dists/trixie")).unwrap();
+    fs::copy(
+        archive.suite("InRelease"),
+        archive.path("dists/trixie/InRelease"),
+    )
+    .unwrap();
+    let found = refusal(&foreign, NOW);
+    assert!(found.contains("belongs to bookworm"), "{found}");
+    let mortal = Key::new("ed25519", "200d");
+    archive.publish(&mortal.sign(&release));
+    assert!(load(&archive.spec(&mortal), NOW).is_ok());
+    archive.publish(&mortal.sign(&release.replace("Valid-Until", "X-Valid-Until")));
+    let found = refusal(&archive.spec(&mortal), NOW + 30 * 86_400);
+    assert!(found.contains("expired on 2026-07-20"), "{found}");
+    archive.publish(&key.sign(&release));
+    key.revoke();
+    let found = refusal(&archive.spec(&key), NOW);
+    assert!(found.contains("was revoked"), "{found}");
+}
+
+#[test]
+fn wrong_and_truncated_package_lists_are_refused_and_a_second_mirror_helps() {
+    let key = Key::new("ed25519", "0");
+    let archive = Archive::new(STANZAS);
+    archive.publish(&key.sign(&archive.release()));
+    let spec = archive.spec(&key);
+    let folder = archive.suite("main/binary-amd64/by-hash/SHA256");
+    let file = fs::read_dir(folder)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let good = fs::read(&file).unwrap();
+    for bad in [&good[..good.len() - 1], b"", &[&good[..], b"x"].concat()] {
+        fs::write(&file, bad).unwrap();
+        let found = refusal(&spec, NOW);
+        assert!(
+            found.contains("expected sha256:") && found.contains("by-hash"),
+            "{found}"
+        );
+    }
+    // The same suite on two of the machine's mirrors, the first of them broken.
+    let whole = Archive::new(STANZAS);
+    whole.publish(&fs::read_to_string(archive.suite("InRelease")).unwrap());
+    let ambient = Ambient {
+        debian_mirrors: [(
+            SUITE.to_owned(),
+            vec![archive.url.clone(), whole.url.clone()],
+        )]
+        .into(),
+        ..Ambient::default()
+    };
+    let spec = ArchiveSpec {
+        mirror: None,
+        ..spec
+    };
+    let (_folder, store) = empty_store();
+    assert!(load_with(&ambient, &store, &spec, NOW, false).is_ok());
+}
+
+#[test]
+fn what_is_missing_is_named_with_ways_out() {
+    let key = Key::new("ed25519", "0");
+    let archive = Archive::new(STANZAS);
+    archive.publish(&key.sign(&archive.release()));
+    let spec = archive.spec(&key);
+    let fail = |spec: &ArchiveSpec| {
+        let error = load(spec, NOW).unwrap_err();
+        (
+            error.kind(),
+            error.to_string(),
+            error.hint().unwrap_or_default(),
+        )
+    };
+    let (kind, text, _) = fail(&ArchiveSpec {
+        components: vec!["contrib".into()],
+        ..spec.clone()
+    });
+    assert_eq!(kind, Kind::NoResolution);
+    assert!(
+        text.contains("component contrib") && text.contains("main"),
+        "{text}"
+    );
+    let (kind, text, hint) = fail(&ArchiveSpec {
+        mirror: None,
+        ..spec.clone()
+    });
+    assert_eq!(kind, Kind::Usage);
+    assert!(
+        text.contains(SUITE) && hint.contains("mirror="),
+        "{text} {hint}"
+    );
+    let (kind, _, hint) = fail(&ArchiveSpec {
+        keyring: None,
+        ..spec.clone()
+    });
+    assert_eq!(kind, Kind::Usage);
+    assert!(
+        hint.contains("debian-archive-keyring") && hint.contains("keyring="),
+        "{hint}"
+    );
+    let (_, text, hint) = fail(&ArchiveSpec {
+        updates: true,
+        ..spec.clone()
+    });
+    assert!(
+        text.contains("bookworm-updates") && hint.contains("updates=#false"),
+        "{text} {hint}"
+    );
+    let broken = archive.path("broken.gpg");
+    fs::write(&broken, "no key").unwrap();
+    let (kind, text, _) = fail(&ArchiveSpec {
+        keyring: Some(broken),
+        ..spec.clone()
+    });
+    assert_eq!(kind, Kind::Usage);
+    assert!(text.contains("broken.gpg"), "{text}");
+    let (_folder, store) = empty_store();
+    let error = load_with(&Ambient::default(), &store, &spec, NOW, true).unwrap_err();
+    assert!(matches!(error, ArchiveError::Offline { .. }), "{error}");
+}
+
+#[test]
+fn the_real_archive_is_accepted_and_only_by_its_keyring() {
+    let store = support::shared_store();
+    let universe = support::debian(&store);
+    assert!(universe.len() > 50_000);
+    assert_eq!(
+        universe.suites,
+        ["bookworm", "bookworm-updates", "bookworm-security"]
+    );
+    let key = Key::new("ed25519", "0");
+    let foreign = ArchiveSpec {
+        keyring: Some(Path::new(&key.public).to_owned()),
+        ..support::spec(false)
+    };
+    let error = load_with(
+        &support::host_ambient(),
+        &store,
+        &foreign,
+        support::now(),
+        false,
+    );
+    assert_eq!(error.unwrap_err().kind(), Kind::Refused);
+}

@@ -208,7 +208,7 @@ impl Universe {
     }
 
     /// Names of the packages that every base has: `Essential: yes` or `Priority: required` in their newest version,
-    /// as `mmdebstrap --variant=required` chooses (but without apt, which nothing in an image needs).
+    /// as `mmdebstrap --variant=required` chooses.
     pub fn base_names(&self) -> Vec<&str> {
         self.by_name
             .iter()
