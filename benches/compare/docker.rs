@@ -1,0 +1,170 @@
+//! The other side: an own Docker Engine and an own registry, on private sockets, folders and ports; both end with us.
+
+use std::fs;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::process::{Call, Daemon, Measured, Outcome, find, need};
+
+/// A Docker Engine of our own.
+#[derive(Debug)]
+pub struct Engine {
+    daemon: Option<Daemon>,
+    client: PathBuf,
+    socket: String,
+    /// Short: socket paths have at most 107 bytes.
+    sockets: tempfile::TempDir,
+    data: PathBuf,
+    cgroup: String,
+}
+
+impl Engine {
+    /// Starts it with everything it keeps below `folder`.
+    ///
+    /// # Errors
+    /// When it is not installed or does not start.
+    pub fn start(folder: &Path) -> Outcome<Self> {
+        let (client, program) = (need("docker")?, need("dockerd")?);
+        let data = folder.join("docker");
+        let sockets = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let at = |name: &str| sockets.path().join(name).display().to_string();
+        let socket = format!("unix://{}", at("docker.sock"));
+        let cgroup = format!("/imagewright-compare-{}", std::process::id());
+        let args = [
+            "--host".to_owned(),
+            socket.clone(),
+            "--data-root".to_owned(),
+            data.display().to_string(),
+            "--exec-root".to_owned(),
+            at("exec"),
+            "--pidfile".to_owned(),
+            at("docker.pid"),
+            format!("--cgroup-parent={cgroup}"),
+            // Nothing of the host's network is touched.
+            "--bridge=none".to_owned(),
+            "--iptables=false".to_owned(),
+        ];
+        let daemon = Daemon::start("dockerd", &program, &args, folder.join("dockerd.log"))?;
+        let mut engine = Self {
+            daemon: None,
+            client,
+            socket,
+            sockets,
+            data,
+            cgroup,
+        };
+        let probe = (engine.client.clone(), engine.socket.clone());
+        engine
+            .daemon
+            .insert(daemon)
+            .await_ready(Duration::from_secs(60), || {
+                let version = Command::new(&probe.0)
+                    .args(["--host", &probe.1, "version"])
+                    .output();
+                version.is_ok_and(|output| output.status.success())
+            })?;
+        Ok(engine)
+    }
+
+    /// A command of the client.
+    pub fn call(&self, args: &[&str]) -> Call {
+        Call::new(&self.client)
+            .args(["--host", &self.socket])
+            .args(args)
+            .env("DOCKER_CONFIG", self.sockets.path())
+            // Debian's engine has no BuildKit.
+            .env("DOCKER_BUILDKIT", "0")
+    }
+
+    /// Runs a command of the client.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn run(&self, args: &[&str]) -> Outcome<Measured> {
+        self.call(args).run()
+    }
+
+    /// The largest resident set of the daemon so far, in KiB.
+    pub fn peak_kib(&self) -> Option<u64> {
+        self.daemon.as_ref()?.peak_kib()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        drop(self.daemon.take());
+        unmount_below(&self.data);
+        unmount_below(self.sockets.path());
+        remove_cgroup(&self.cgroup);
+    }
+}
+
+/// Takes down mounts that a daemon that had to be killed left behind.
+pub fn unmount_below(folder: &Path) {
+    let (Some(umount), Ok(table)) = (find("umount"), fs::read_to_string("/proc/self/mountinfo"))
+    else {
+        return;
+    };
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+    for point in points.filter(|point| Path::new(point).starts_with(folder)) {
+        // What stays shows when the folder is removed.
+        let _ = Command::new(&umount).args(["--lazy", point]).status();
+    }
+}
+
+/// Removes the empty groups that the engine made below its own.
+fn remove_cgroup(name: &str) {
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(root).into_iter().flatten().flatten();
+    let tops = hierarchies
+        .map(|entry| entry.path())
+        .chain([root.to_owned()])
+        .map(|path| path.join(name.trim_start_matches('/')));
+    for top in tops.filter(|top| top.is_dir()) {
+        let below = walkdir::WalkDir::new(&top).contents_first(true);
+        for entry in below.into_iter().flatten().filter(|entry| entry.file_type().is_dir()) {
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+/// A registry of our own, empty at the start.
+#[derive(Debug)]
+pub struct Registry {
+    _daemon: Daemon,
+    /// Host and port.
+    pub address: String,
+}
+
+impl Registry {
+    /// Starts it with its storage below `folder`.
+    ///
+    /// # Errors
+    /// When it is not installed or does not start.
+    pub fn start(folder: &Path) -> Outcome<Self> {
+        let program = need("docker-registry")?;
+        // Free now; whoever takes it in between makes the start fail, and the step is reported so.
+        let address = TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .map_err(|error| error.to_string())?;
+        let config = folder.join("registry.yml");
+        let storage = folder.join("registry");
+        let text = format!(
+            "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
+            storage.display()
+        );
+        fs::write(&config, text).map_err(|error| format!("{}: {error}", config.display()))?;
+        let args = ["serve".to_owned(), config.display().to_string()];
+        let mut daemon =
+            Daemon::start("docker-registry", &program, &args, folder.join("registry.log"))?;
+        daemon.await_ready(Duration::from_secs(30), || {
+            TcpStream::connect(address).is_ok()
+        })?;
+        Ok(Self {
+            _daemon: daemon,
+            address: address.to_string(),
+        })
+    }
+}
