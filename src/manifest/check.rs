@@ -1,0 +1,629 @@
+//! KDL document → nodes of the language, by the table alone.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kdl::{KdlDocument, KdlEntry, KdlNode, KdlValue};
+
+use super::language::{
+    Argument, Children, Form, Place, Rule, Times, did_you_mean, places_of, rule, rules_of,
+};
+use super::mistake::Mistake;
+use super::node::{Axis, Node, Scalar, Value};
+use super::report::Report;
+use super::{secrets, values};
+use crate::diagnostic::{Problem, SourceText, Span};
+
+/// Checks the nodes of one place against the table.
+pub(super) fn nodes(
+    document: &KdlDocument,
+    place: Place,
+    source: &Arc<SourceText>,
+    report: &mut Report,
+) -> Vec<Node> {
+    let mut checker = Checker { source, report };
+    checker.nodes(document, place)
+}
+
+struct Checker<'a> {
+    source: &'a Arc<SourceText>,
+    report: &'a mut Report,
+}
+
+impl Checker<'_> {
+    fn nodes(&mut self, document: &KdlDocument, place: Place) -> Vec<Node> {
+        let checked: Vec<Node> = document
+            .nodes()
+            .iter()
+            .filter_map(|node| self.node(node, place))
+            .collect();
+        self.repeated(&checked);
+        checked
+    }
+
+    fn problem(
+        &mut self,
+        span: Span,
+        message: impl Into<String>,
+        label: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.report
+            .push(Problem::new(self.source, span, message, label).help(help));
+    }
+
+    /// Nodes that may stand once, and names that may be given once.
+    fn repeated(&mut self, nodes: &[Node]) {
+        let mut seen: BTreeMap<(&str, &str), Span> = BTreeMap::new();
+        for node in nodes {
+            let (key, span) = match node.argument(0) {
+                Some(value) if node.rule.keyed => (value.text(), value.span),
+                _ if node.rule.single => ("", node.span),
+                _ => continue,
+            };
+            let Some(first) = seen.get(&(node.rule.name, key)) else {
+                seen.insert((node.rule.name, key), span);
+                continue;
+            };
+            let name = node.rule.name;
+            let (message, help) = if key.is_empty() {
+                (format!("`{name}` stands twice"), "keep one of the two")
+            } else {
+                (
+                    format!("{name} `{}` is declared twice", values::shorten(key)),
+                    "rename or remove one of the two",
+                )
+            };
+            self.report.push(
+                Problem::new(self.source, span, message, "again here")
+                    .also(*first, "first here")
+                    .help(help),
+            );
+        }
+    }
+
+    fn node(&mut self, node: &KdlNode, place: Place) -> Option<Node> {
+        let name = node.name().value();
+        let span = span_of(node.name().span());
+        if let Some(ty) = node.ty() {
+            self.type_annotation(span_of(ty.span()));
+        }
+        let Some(rule) = rule(name, place) else {
+            self.unknown_node(name, span, place);
+            return None;
+        };
+        let mut checked = Node {
+            rule,
+            source: Arc::clone(self.source),
+            span,
+            arguments: Vec::new(),
+            properties: BTreeMap::new(),
+            children: Vec::new(),
+            axes: Vec::new(),
+        };
+        self.entries(node, &mut checked);
+        self.children(node, &mut checked);
+        Some(checked)
+    }
+
+    fn unknown_node(&mut self, name: &str, span: Span, place: Place) {
+        let shown = values::shorten(name);
+        let elsewhere: Vec<&str> = places_of(name).into_iter().map(Place::name).collect();
+        if !elsewhere.is_empty() {
+            let help = format!("it belongs into {}", elsewhere.join(", "));
+            let message = format!("`{shown}` may not stand in {}", place.name());
+            return self.problem(span, message, "in the wrong place", help);
+        }
+        let alias = RulesByAlias::find(name, place);
+        let meant = alias.or_else(|| did_you_mean(name, rules_of(place).map(|rule| rule.name)));
+        let help = match (
+            meant,
+            did_you_mean(
+                name,
+                Place::ALL
+                    .into_iter()
+                    .flat_map(rules_of)
+                    .map(|rule| rule.name),
+            ),
+        ) {
+            (Some(meant), _) => format!("did you mean `{meant}`?"),
+            (None, Some(meant)) => format!(
+                "did you mean `{meant}`, which belongs into {}?",
+                places_of(meant).first().map_or("", |place| place.name())
+            ),
+            (None, None) => format!(
+                "{} knows {}",
+                place.name(),
+                rules_of(place)
+                    .map(|rule| rule.name)
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
+        };
+        self.problem(
+            span,
+            format!("`{shown}` is not a node of the manifest"),
+            "unknown node",
+            help,
+        );
+    }
+
+    fn type_annotation(&mut self, span: Span) {
+        self.problem(
+            span,
+            "type annotations have no meaning in a manifest",
+            "type annotation",
+            "remove the parentheses and what stands in them",
+        );
+    }
+
+    fn entries(&mut self, node: &KdlNode, checked: &mut Node) {
+        let mut first_of: BTreeMap<String, Span> = BTreeMap::new();
+        for entry in node.entries() {
+            let value = self.value(entry);
+            match entry.name() {
+                None => self.argument(value, checked),
+                Some(name) => {
+                    let span = span_of(name.span());
+                    if let Some(first) = first_of.get(name.value()) {
+                        let message = format!(
+                            "the property `{}` is given twice",
+                            values::shorten(name.value())
+                        );
+                        self.report.push(
+                            Problem::new(self.source, span, message, "again here")
+                                .also(*first, "first here")
+                                .help("keep one of the two"),
+                        );
+                        continue;
+                    }
+                    first_of.insert(name.value().to_owned(), span);
+                    self.property(name.value(), span, value, checked);
+                }
+            }
+        }
+        self.missing(checked, &first_of);
+        if checked.rule.name == "env" {
+            self.secret_variable(checked);
+        }
+    }
+
+    fn value(&mut self, entry: &KdlEntry) -> Value {
+        if let Some(ty) = entry.ty() {
+            self.type_annotation(span_of(ty.span()));
+        }
+        let whole = span_of(entry.span());
+        let written = entry
+            .format()
+            .map_or("", |format| format.value_repr.as_str());
+        let end = whole.start + whole.len;
+        let start = end.saturating_sub(written.len());
+        let exact = self.source.text.get(start..end) == Some(written) && !written.is_empty();
+        let span = if exact {
+            Span::new(start, end - start)
+        } else {
+            whole
+        };
+        let scalar = match entry.value() {
+            KdlValue::String(text) => Scalar::Text(text.clone()),
+            KdlValue::Integer(number) => Scalar::Integer(*number),
+            KdlValue::Float(_) => Scalar::Float(written.replace('_', "")),
+            KdlValue::Bool(boolean) => Scalar::Boolean(*boolean),
+            KdlValue::Null => Scalar::Null,
+        };
+        Value::new(self.source, span, scalar, if exact { written } else { "" })
+    }
+
+    fn argument(&mut self, value: Value, checked: &mut Node) {
+        let at = checked.arguments.len();
+        let declared = checked.rule.arguments;
+        let argument = declared
+            .get(at)
+            .or_else(|| declared.last().filter(|last| last.times == Times::Many));
+        match argument {
+            Some(argument) => {
+                let good = self.form(argument.form, &value);
+                checked.arguments.push(good.then_some(value));
+            }
+            None => {
+                let message = match declared.len() {
+                    0 => format!("`{}` takes no arguments", checked.rule.name),
+                    1 => format!("`{}` takes one argument", checked.rule.name),
+                    n => format!("`{}` takes at most {n} arguments", checked.rule.name),
+                };
+                let help = match checked.rule.properties {
+                    [] => format!("write `{}`", usage(checked.rule)),
+                    _ => format!(
+                        "write `{}`; properties are written as name=\"value\"",
+                        usage(checked.rule)
+                    ),
+                };
+                self.problem(value.span, message, "one too many", help);
+            }
+        }
+    }
+
+    fn property(&mut self, name: &str, span: Span, value: Value, checked: &mut Node) {
+        let properties = checked.rule.properties;
+        if let Some(property) = properties.iter().find(|property| property.name == name) {
+            if self.form(property.form, &value) {
+                checked.properties.insert(property.name, value);
+            }
+            return;
+        }
+        let known = properties.iter().map(|property| property.name);
+        let help = match did_you_mean(name, known.clone()) {
+            Some(meant) => format!("did you mean `{meant}=`?"),
+            None if properties.is_empty() => format!(
+                "`{}` has no properties; write `{}`",
+                checked.rule.name,
+                usage(checked.rule)
+            ),
+            None => format!(
+                "`{}` knows {}",
+                checked.rule.name,
+                known
+                    .map(|name| format!("{name}="))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
+        };
+        self.problem(
+            span,
+            format!(
+                "`{}` has no property `{}`",
+                checked.rule.name,
+                values::shorten(name)
+            ),
+            "unknown property",
+            help,
+        );
+    }
+
+    fn missing(&mut self, checked: &Node, given: &BTreeMap<String, Span>) {
+        let rule = checked.rule;
+        for argument in rule.arguments.iter().skip(checked.arguments.len()) {
+            if argument.times != Times::Optional {
+                self.problem(
+                    checked.span,
+                    format!("`{}` lacks its {}", rule.name, argument.name),
+                    format!("the {} is missing", argument.name),
+                    format!("write `{}` with {}", usage(rule), argument.form.example()),
+                );
+            }
+        }
+        for property in rule.properties {
+            if property.required && !given.contains_key(property.name) {
+                self.problem(
+                    checked.span,
+                    format!("`{}` lacks `{}=`", rule.name, property.name),
+                    format!("`{}=` is missing", property.name),
+                    format!("write {}={}", property.name, quoted_example(property.form)),
+                );
+            }
+        }
+    }
+
+    fn secret_variable(&mut self, checked: &Node) {
+        let (Some(name), Some(value)) = (checked.argument(0), checked.argument(1)) else {
+            return;
+        };
+        if !secrets::is_secret_name(name.text()) || secrets::is_harmless(value.text()) {
+            return;
+        }
+        self.report.hide(self.source, value.span);
+        self.problem(
+            value.span,
+            format!("`{}` looks like a secret", name.text()),
+            "would be stored in the image for everybody to read",
+            "remove it here and give it to the container when it runs: as a secret of the cluster, a mounted file, or `docker run --env`",
+        );
+    }
+
+    /// Type, secrets and form of one value.
+    fn form(&mut self, form: Form, value: &Value) -> bool {
+        if let Some(mistake) = wrong_type(form, value) {
+            value.report(mistake, self.report);
+            return false;
+        }
+        let checked = match &value.scalar {
+            Scalar::Text(text) => match secrets::in_value(text) {
+                Some((range, what)) => Err(secret(range, what)),
+                None => values::check(form, text),
+            },
+            Scalar::Integer(number) => number_form(form, *number, &value.written),
+            Scalar::Float(text) if form == Form::Cpu => values::check(form, text),
+            _ => Ok(()),
+        };
+        match checked {
+            Ok(()) => true,
+            Err(mistake) => {
+                value.report(mistake, self.report);
+                false
+            }
+        }
+    }
+
+    fn children(&mut self, node: &KdlNode, checked: &mut Node) {
+        let Some(document) = node.children() else {
+            return;
+        };
+        match checked.rule.children {
+            Children::Of(place) => checked.children = self.nodes(document, place),
+            Children::Axes => self.axes(document, checked),
+            Children::None => {
+                let span = document
+                    .nodes()
+                    .first()
+                    .map_or(checked.span, |child| span_of(child.name().span()));
+                self.problem(
+                    span,
+                    format!("`{}` has no children", checked.rule.name),
+                    "nothing may stand here",
+                    format!("write `{}` without braces", usage(checked.rule)),
+                );
+            }
+        }
+    }
+
+    fn axes(&mut self, document: &KdlDocument, checked: &mut Node) {
+        let mut seen: BTreeMap<String, Span> = BTreeMap::new();
+        for node in document.nodes() {
+            let name = node.name().value();
+            let span = span_of(node.name().span());
+            let mut letters = name.chars();
+            let good = letters.next().is_some_and(|c| c.is_ascii_lowercase())
+                && letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            if !good || name.len() > 64 {
+                self.problem(
+                    span,
+                    format!("`{}` is not the name of an axis", values::shorten(name)),
+                    "not an axis name",
+                    "write lower-case letters, digits and `_`, beginning with a letter",
+                );
+                continue;
+            }
+            if let Some(first) = seen.get(name) {
+                self.report.push(
+                    Problem::new(
+                        self.source,
+                        span,
+                        format!("the axis `{name}` is declared twice"),
+                        "again here",
+                    )
+                    .also(*first, "first here")
+                    .help("write all values behind one name"),
+                );
+                continue;
+            }
+            seen.insert(name.to_owned(), span);
+            if let Some(child) = node
+                .children()
+                .and_then(|children| children.nodes().first())
+            {
+                self.problem(
+                    span_of(child.name().span()),
+                    "an axis has no children",
+                    "nothing may stand here",
+                    format!("write the values behind the name: {name} 1 2 3"),
+                );
+            }
+            let values = self.axis_values(node, name, span);
+            checked.axes.push(Axis {
+                name: name.to_owned(),
+                values,
+            });
+        }
+        if document.nodes().is_empty() {
+            self.problem(
+                checked.span,
+                "the matrix has no axes",
+                "nothing stands in it",
+                "write for example `matrix { seed 1 2 3 }`, or remove it",
+            );
+        }
+        let cells = checked.axes.iter().try_fold(1_usize, |cells, axis| {
+            cells.checked_mul(axis.values.len().max(1))
+        });
+        if cells.is_none_or(|cells| cells > 10_000) {
+            self.problem(
+                checked.span,
+                "the matrix has more than 10000 cells",
+                "too many runs",
+                "shorten an axis, or split the run",
+            );
+        }
+    }
+
+    fn axis_values(&mut self, node: &KdlNode, name: &str, span: Span) -> Vec<String> {
+        let mut all: Vec<String> = Vec::new();
+        let mut spans: BTreeMap<String, Span> = BTreeMap::new();
+        for entry in node.entries() {
+            let value = self.value(entry);
+            if let Some(property) = entry.name() {
+                self.problem(
+                    span_of(property.span()),
+                    format!("the axis `{name}` has no properties"),
+                    "not a value",
+                    format!("write the values one after another: {name} 1 2 3"),
+                );
+                continue;
+            }
+            let text = match &value.scalar {
+                Scalar::Text(_) if !self.form(Form::Word, &value) => continue,
+                Scalar::Text(text) | Scalar::Float(text) => text.clone(),
+                Scalar::Integer(number) => number.to_string(),
+                Scalar::Boolean(boolean) => boolean.to_string(),
+                Scalar::Null => {
+                    self.problem(
+                        value.span,
+                        format!("`#null` is not a value of the axis `{name}`"),
+                        "no value",
+                        "write a string, a number, #true or #false",
+                    );
+                    continue;
+                }
+            };
+            if let Some(first) = spans.get(&text) {
+                self.report.push(
+                    Problem::new(
+                        self.source,
+                        value.span,
+                        format!(
+                            "the axis `{name}` has the value `{}` twice",
+                            values::shorten(&text)
+                        ),
+                        "again here",
+                    )
+                    .also(*first, "first here")
+                    .help("remove one of the two"),
+                );
+                continue;
+            }
+            spans.insert(text.clone(), value.span);
+            all.push(text);
+        }
+        if node.entries().is_empty() {
+            self.problem(
+                span,
+                format!("the axis `{name}` has no values"),
+                "no values",
+                format!("write the values behind the name: {name} 1 2 3"),
+            );
+        }
+        all
+    }
+}
+
+struct RulesByAlias;
+
+impl RulesByAlias {
+    fn find(name: &str, place: Place) -> Option<&'static str> {
+        rules_of(place)
+            .find(|rule| rule.aliases.contains(&name))
+            .map(|rule| rule.name)
+    }
+}
+
+fn secret(range: std::ops::Range<usize>, what: &str) -> Mistake {
+    let help = match what {
+        "a user name or password" | "a credential" => {
+            "remove it; imagewright takes credentials from netrc, the keyring or the environment of the machine that builds"
+        }
+        _ => {
+            "remove it here and give it to the container when it runs: as a secret of the cluster, a mounted file, or `docker run --env`"
+        }
+    };
+    Mistake::at(
+        range,
+        format!("the value holds {what}"),
+        "a manifest must not hold secrets",
+    )
+    .help(help)
+    .secret()
+}
+
+fn number_form(form: Form, number: i128, written: &str) -> Result<(), Mistake> {
+    let range = match form {
+        Form::Id => 1..=2_147_483_647,
+        Form::Count => 1..=4_194_304,
+        Form::Cpu => return values::check(form, &number.to_string()),
+        Form::Mode if !written.starts_with("0o") => {
+            return Err(Mistake::whole(
+                format!("`{number}` is decimal; permission bits are octal"),
+                "not octal",
+            )
+            .help(format!("write mode=\"{:04}\"", number.clamp(0, 7777))));
+        }
+        Form::Mode => {
+            return u32::try_from(number)
+                .map_err(drop)
+                .and_then(|bits| values::mode_bits(bits).map_err(drop))
+                .map(drop)
+                .map_err(|()| {
+                    Mistake::whole(
+                        "the mode has more than permission bits",
+                        "setuid, setgid, sticky or more",
+                    )
+                    .help("write for example \"0755\"")
+                });
+        }
+        _ => return Ok(()),
+    };
+    if range.contains(&number) {
+        return Ok(());
+    }
+    let what = if form == Form::Id {
+        "an id that an image's user can have"
+    } else {
+        "a number of processes"
+    };
+    let help = match (form, number) {
+        (Form::Id, 0) => {
+            "images do not run as root; write a number from 1 to 2147483647".to_owned()
+        }
+        _ => format!("write a number from {} to {}", range.start(), range.end()),
+    };
+    Err(Mistake::whole(format!("{number} is not {what}"), "out of range").help(help))
+}
+
+fn wrong_type(form: Form, value: &Value) -> Option<Mistake> {
+    let found = match &value.scalar {
+        Scalar::Text(_) => "string",
+        Scalar::Integer(_) => "number",
+        Scalar::Float(_) if form != Form::Cpu => "fraction",
+        Scalar::Float(_) => "number",
+        Scalar::Boolean(_) => "boolean",
+        Scalar::Null => "null",
+    };
+    if form.types().contains(&found) {
+        return None;
+    }
+    let expected = form.types().first().copied().unwrap_or("string");
+    let help = match (&value.scalar, expected) {
+        (Scalar::Null, _) => format!("write {}", form.example()),
+        (_, "string") => format!(
+            "write it in quotes: \"{}\"",
+            value.written.trim_start_matches('#')
+        ),
+        (Scalar::Text(text), "boolean") if matches!(text.as_str(), "true" | "false") => {
+            format!("write #{text} without quotes")
+        }
+        (Scalar::Text(text), "number") if text.parse::<i128>().is_ok() => {
+            format!("write {text} without quotes")
+        }
+        _ => format!("write {}", form.example()),
+    };
+    Some(
+        Mistake::whole(
+            format!("a {found} stands where a {expected} belongs"),
+            format!("must be a {expected}"),
+        )
+        .help(help),
+    )
+}
+
+fn usage(rule: &Rule) -> String {
+    let mut text = rule.name.to_owned();
+    for Argument { name, times, .. } in rule.arguments {
+        match times {
+            Times::Once => text.push_str(&format!(" \"{name}\"")),
+            Times::Optional => text.push_str(&format!(" [\"{name}\"]")),
+            Times::Many => text.push_str(&format!(" \"{name}\" …")),
+        }
+    }
+    text
+}
+
+/// The part of a form's example from its first quote on.
+fn quoted_example(form: Form) -> String {
+    let example = form.example();
+    match example.find('"') {
+        Some(at) => example[at..].to_owned(),
+        None => format!("\"…\" ({example})"),
+    }
+}
+
+fn span_of(span: miette::SourceSpan) -> Span {
+    Span::new(span.offset(), span.len())
+}
