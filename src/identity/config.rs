@@ -2,22 +2,28 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::{EMITTER_VERSION, UserDocument, key};
 use crate::digest::Digest;
+use crate::manifest::Platform;
 
 /// The part of the OCI configuration and annotations that a manifest decides.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ConfigDocument {
     /// Environment.
     pub env: BTreeMap<String, String>,
-    /// `name:uid:gid:home`; `None` means the default user.
-    pub user: Option<String>,
-    /// Working folder.
+    /// The user that the image runs as; the default user if none is declared.
+    pub user: UserDocument,
+    /// Working folder; there is no default.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub workdir: Option<String>,
-    /// Entry point.
+    /// Entry point; never empty.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub entrypoint: Option<Vec<String>>,
-    /// Default command.
+    /// Default command; never empty.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub cmd: Option<Vec<String>>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
@@ -26,25 +32,60 @@ pub struct ConfigDocument {
 }
 
 /// The document behind a content key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ContentDocument {
     /// Document version, 1.
     pub v: u32,
-    /// For example `linux/amd64`.
-    pub platform: String,
-    /// Digest of the `from` image's manifest, if the root is one.
+    /// What the layers are for.
+    pub platform: Platform,
+    /// Digest of the `from` image's manifest for the platform, if the root is one.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub from: Option<Digest>,
-    /// Layer keys, lowest first.
+    /// Layer keys, lowest first; the layers of a `from` image are not among them.
     pub layers: Vec<Digest>,
 }
 
+impl ContentDocument {
+    /// The version of this document.
+    pub const VERSION: u32 = 1;
+
+    /// The document of `layers` (keys, lowest first) above the image manifest `from`, if there is one.
+    pub fn new(platform: Platform, from: Option<Digest>, layers: Vec<Digest>) -> Self {
+        Self {
+            v: Self::VERSION,
+            platform,
+            from,
+            layers,
+        }
+    }
+}
+
 /// The document behind an image key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ImageDocument {
     /// Document version, 1.
     pub v: u32,
+    /// See [`EMITTER_VERSION`]: the configuration and manifest are emitted bytes, too.
+    pub emitter: u32,
     /// The content key.
     pub content: Digest,
     /// The configuration.
     pub config: ConfigDocument,
+}
+
+impl ImageDocument {
+    /// The version of this document.
+    pub const VERSION: u32 = 1;
+
+    /// The document of `content` with `config`.
+    pub fn new(content: &ContentDocument, config: ConfigDocument) -> Self {
+        Self {
+            v: Self::VERSION,
+            emitter: EMITTER_VERSION,
+            content: key(content),
+            config,
+        }
+    }
 }

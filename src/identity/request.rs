@@ -2,37 +2,51 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::ConfigDocument;
+use super::encoding::set;
 use crate::digest::Digest;
+use crate::manifest::Platform;
 
 /// The document behind a request key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RequestDocument {
     /// Document version, 1.
     pub v: u32,
-    /// One platform, for example `linux/amd64`.
-    pub platform: String,
+    /// One platform; an image for two has two request keys.
+    pub platform: Platform,
     /// Where the file system begins.
     pub base: BaseDocument,
-    /// Demanded Python minor version.
+    /// Demanded Python minor version, for example `3.11`.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub python: Option<String>,
     /// OS packages above the base.
+    #[serde(serialize_with = "set")]
     pub os: BTreeSet<OsDocument>,
     /// Requirements.
+    #[serde(serialize_with = "set")]
     pub pip: BTreeSet<PipDocument>,
     /// Constraints.
+    #[serde(serialize_with = "set")]
     pub constraints: BTreeSet<PipDocument>,
     /// Overrides.
+    #[serde(serialize_with = "set")]
     pub overrides: BTreeSet<PipDocument>,
-    /// RFC 3339 instant.
+    /// RFC 3339 instant in UTC.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub exclude_newer: Option<String>,
-    /// Declared indexes; their order is their priority.
-    pub indexes: Vec<IndexDocument>,
+    /// URLs of the indexes that may serve any package, the most preferred first; the default index and explicit ones
+    /// are not among them.
+    pub indexes: Vec<String>,
+    /// URL of the index that replaces the default one.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub default_index: Option<String>,
     /// Absolute path in the image → content.
     pub files: BTreeMap<String, FileDocument>,
     /// Downloads.
+    #[serde(serialize_with = "set")]
     pub fetches: BTreeSet<FetchDocument>,
     /// OCI configuration.
     pub config: ConfigDocument,
@@ -44,12 +58,12 @@ impl RequestDocument {
 }
 
 /// Where the file system begins.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum BaseDocument {
     /// Another image.
     From {
-        /// As written in the manifest.
+        /// As written in the manifest, byte by byte.
         reference: String,
     },
     /// Debian packages.
@@ -57,54 +71,60 @@ pub enum BaseDocument {
         /// For example `bookworm`.
         suite: String,
         /// The archive's URL, where declared.
+        #[serde(deserialize_with = "Option::deserialize")]
         mirror: Option<String>,
-        /// Sorted.
+        /// For example `main`.
+        #[serde(serialize_with = "set")]
         components: BTreeSet<String>,
         /// Whether updates and security suites count.
         updates: bool,
         /// OS packages of the base.
+        #[serde(serialize_with = "set")]
         os: BTreeSet<OsDocument>,
     },
 }
 
 /// One OS requirement.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct OsDocument {
     /// Package name.
     pub name: String,
     /// Version or upstream version.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub version: Option<String>,
 }
 
 /// One Python requirement.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PipDocument {
     /// Canonical PEP 508 text.
     pub requirement: String,
-    /// Name of the index that must serve it.
+    /// URL of the index that must serve it.
+    #[serde(deserialize_with = "Option::deserialize")]
     pub index: Option<String>,
-    /// SHA-256 of the project's wheel file.
-    pub wheel: Option<Digest>,
-    /// Allowed hashes.
+    /// The project's wheel file that it is.
+    #[serde(deserialize_with = "Option::deserialize")]
+    pub wheel: Option<WheelFileDocument>,
+    /// Allowed hashes, `sha256:…`; empty means any.
+    #[serde(serialize_with = "set")]
     pub hashes: BTreeSet<String>,
 }
 
-/// One declared index.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct IndexDocument {
-    /// Its name.
-    pub name: String,
-    /// Its URL.
-    pub url: String,
-    /// Replaces the default.
-    pub default: bool,
-    /// Serves only what names it.
-    pub explicit: bool,
+/// A wheel file of the project.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WheelFileDocument {
+    /// Its file name without folders: the name says version and tags.
+    pub file: String,
+    /// Of the file.
+    pub sha256: Digest,
 }
 
 /// One file of the project, as it goes into an image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum FileDocument {
     /// A regular file.
     File {
@@ -125,13 +145,19 @@ pub enum FileDocument {
     },
 }
 
-/// One download.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+/// One download; where it comes from does not matter.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct FetchDocument {
     /// Of the file.
     pub sha256: Digest,
     /// Absolute path in the image.
     pub to: String,
-    /// Permission bits.
-    pub mode: Option<u32>,
+    /// Permission bits; 0644 (420) if none are declared.
+    pub mode: u32,
+}
+
+impl FetchDocument {
+    /// The permission bits of a download that declares none.
+    pub const DEFAULT_MODE: u32 = 0o644;
 }
