@@ -11,8 +11,7 @@ use super::lock::LockedFlag;
 use super::pipeline::trees;
 use crate::diagnostic::Kind;
 use crate::manifest::{Network, Resources};
-use crate::run::container::{self, Process};
-use crate::runtime::{Embedded, Limits, Outcome, Output, Runtime};
+use crate::runtime::{ContainerSpec, Embedded, Limits, Outcome, Output, Privileges, Runtime};
 
 /// Flags of `exec`.
 #[derive(Debug, clap::Args)]
@@ -52,20 +51,29 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
     let http = context.http()?;
     let image = build::one(context, &store, &http, &arguments.image, None, arguments.locked)?;
     let lower = trees::unpack_all(context, &store, &image.layers)?;
-    let resources = Resources::default();
-    let process = Process {
+    let settings = image.settings()?;
+    let spec = ContainerSpec {
+        id: format!("exec-{}", std::process::id()),
+        lower,
+        upper: None,
         argv: arguments.command.clone(),
+        env: settings.env,
+        cwd: settings.workdir.unwrap_or_else(|| "/".into()),
+        uid: settings.uid,
+        gid: settings.gid,
+        hostname: "imagewright".into(),
+        mounts: Vec::new(),
+        limits: Limits {
+            pids: Some(Resources::default().pids_limit),
+            ..Limits::default()
+        },
         network: match arguments.network {
             NetworkFlag::None => Network::None,
             NetworkFlag::Host => Network::Host,
         },
-        limits: Limits {
-            pids: Some(resources.pids_limit),
-            ..Limits::default()
-        },
-        ..Process::default()
+        privileges: Privileges::Run,
+        read_only: false,
     };
-    let spec = container::spec(&image, lower, process)?;
     let _graceful = Graceful::begin();
     let ended = Embedded::new(store.scratch().path()).run(&spec, &Through, &context.cancel)?;
     match ended.outcome {

@@ -10,7 +10,6 @@ use super::context::Context;
 use super::failure::Failure;
 use super::lock::LockedFlag;
 use super::output;
-use super::pipeline::streams;
 use crate::diagnostic::Kind;
 use crate::digest::Digest;
 use crate::image::{DockerArchive, Image, OciArchive, StoreSource, export_layout, write_file};
@@ -60,8 +59,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
     let wanted = [arguments.image.clone()];
     let built = build::images(context, &store, &http, &manifest, &wanted, arguments.locked)?;
     let images: Vec<Image> = built.into_iter().map(|named| named.built.image).collect();
-    let open = streams::open(&store);
-    let source = StoreSource::new(&store, &open);
+    let source = StoreSource::new(&store);
     let name = arguments.name.as_deref().unwrap_or(&arguments.image);
     let progress = &*context.progress;
     let target = &arguments.target;

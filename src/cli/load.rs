@@ -7,7 +7,6 @@ use super::context::Context;
 use super::failure::Failure;
 use super::lock::LockedFlag;
 use super::output;
-use super::pipeline::streams;
 use crate::diagnostic::Kind;
 use crate::image::{Engine, EngineKind, StoreSource, load};
 use crate::manifest::Platform;
@@ -49,8 +48,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
         None => EngineKind::Podman,
     };
     let name = arguments.name.as_deref().unwrap_or(&arguments.image);
-    let open = streams::open(&store);
-    let source = StoreSource::new(&store, &open);
+    let source = StoreSource::new(&store);
     let id = load(&Engine::new(kind), name, &image, &source, &*context.progress)?;
     if context.global.json {
         output::json(&serde_json::json!({ "name": name, "id": id }));

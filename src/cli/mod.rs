@@ -68,12 +68,7 @@ enum Command {
     Why(why::Arguments),
     /// Compare the packages of two images
     Diff(diff::Arguments),
-    /// List jobs of declared runs
-    Jobs(jobs::JobsArguments),
-    /// Print a job's logs
-    Logs(jobs::LogsArguments),
-    /// Print a job's test cases
-    Results(jobs::ResultsArguments),
+    Jobs(jobs::Arguments),
     /// Print the JSON Schema of what a command prints under --json
     Schema(schema::Arguments),
     /// Print a completion script for a shell
@@ -124,9 +119,7 @@ fn run(arguments: Arguments, cancel: crate::runtime::Cancel) -> Result<ExitCode,
         Command::Show(arguments) => show::run(&context, &arguments),
         Command::Why(arguments) => why::run(&context, &arguments),
         Command::Diff(arguments) => diff::run(&context, &arguments),
-        Command::Jobs(arguments) => jobs::list(&context, &arguments),
-        Command::Logs(arguments) => jobs::logs(&context, &arguments),
-        Command::Results(arguments) => jobs::results(&context, &arguments),
+        Command::Jobs(arguments) => jobs::run(&context, &arguments),
         Command::Schema(_) | Command::Completions { .. } => Ok(ExitCode::SUCCESS),
     }
 }

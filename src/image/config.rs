@@ -38,36 +38,17 @@ pub struct Parts<'a> {
     pub config: &'a Config,
 }
 
-/// The configuration as identity sees it.
-pub fn config_document(config: &Config) -> ConfigDocument {
-    let user = config.user.as_ref();
-    ConfigDocument {
-        env: config.env.clone(),
-        user: user.map(|user| format!("{}:{}:{}:{}", user.name, user.uid, user.gid, user.home)),
-        workdir: config.workdir.clone(),
-        entrypoint: config.entrypoint.clone(),
-        cmd: config.cmd.clone(),
-        labels: config.labels.clone(),
-        annotations: config.annotations.clone(),
-    }
-}
-
 /// Puts an image together.
 ///
 /// # Errors
 /// When the base's configuration is not valid or there are more layers than engines take.
 pub fn assemble(parts: Parts<'_>) -> Result<Image, ImageError> {
-    let content = identity::key(&ContentDocument {
-        v: 1,
-        platform: parts.platform.to_string(),
-        from: parts.base.map(|base| base.digest),
-        layers: parts.layers.iter().map(|layer| layer.key).collect(),
-    });
-    let key = identity::key(&ImageDocument {
-        v: 1,
-        content,
-        config: config_document(parts.config),
-    });
+    let from = parts.base.map(|base| base.digest);
+    let keys = parts.layers.iter().map(|layer| layer.key).collect();
+    let document = ContentDocument::new(parts.platform, from, keys);
+    let content = identity::key(&document);
+    let declared = ConfigDocument::new(parts.config);
+    let key = identity::key(&ImageDocument::new(&document, declared));
     let base = parts.base.map(parse_base).transpose()?.unwrap_or_default();
     let below = parts.base.map_or(&[][..], |base| &base.layers);
     let base_layers = below.len();

@@ -10,19 +10,22 @@ mod error;
 mod layout;
 mod layout_reader;
 mod load;
+mod settings;
 
 use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
 pub use archive::{DockerArchive, OciArchive, write_file};
-pub use config::{DEFAULT_WORKDIR, Parts, assemble, config_document};
+pub use config::{DEFAULT_WORKDIR, Parts, assemble};
 pub use error::ImageError;
 pub use layout::export_layout;
 pub use layout_reader::{LayoutError, LayoutReader, LayoutReference};
 pub use load::{Engine, EngineKind, load};
+pub use settings::Settings;
 
 use crate::digest::{Digest, HashingWriter};
+use crate::layer::recipe::Recipe;
 use crate::layer::{Layer, LayerContent};
 use crate::manifest::Platform;
 use crate::progress::Progress;
@@ -78,29 +81,26 @@ pub trait LayerSource: Send + Sync {
     fn open<'a>(&'a self, layer: &Layer) -> io::Result<Box<dyn Read + Send + 'a>>;
 }
 
-/// How a layer whose content is a recipe is streamed.
-pub type OpenRecipe<'a> =
-    &'a (dyn Fn(&Layer) -> io::Result<Box<dyn Read + Send + 'a>> + Send + Sync);
-
-/// Layers of the store.
-#[derive(Clone, Copy)]
+/// Layers of the store: blobs as they are, recipes streamed.
+#[derive(Clone, Copy, Debug)]
 pub struct StoreSource<'a> {
     store: &'a Store,
-    recipe: OpenRecipe<'a>,
 }
 
 impl<'a> StoreSource<'a> {
-    /// Blobs come from `store`, recipes are streamed by `recipe`.
-    pub fn new(store: &'a Store, recipe: OpenRecipe<'a>) -> Self {
-        Self { store, recipe }
+    /// Layers of `store`.
+    pub fn new(store: &'a Store) -> Self {
+        Self { store }
     }
-}
 
-impl std::fmt::Debug for StoreSource<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("StoreSource")
-            .field(&self.store.base())
-            .finish()
+    fn recipe(&self, layer: &Layer) -> io::Result<Box<dyn Read + Send>> {
+        let recipe = Recipe::load(self.store, &layer.key).map_err(io::Error::other)?;
+        let Some(recipe) = recipe else {
+            let gone = format!("the store has no recipe of {}; build the image again", layer.comment);
+            return Err(io::Error::new(io::ErrorKind::NotFound, gone));
+        };
+        let reader = recipe.into_reader(self.store).map_err(io::Error::other)?;
+        Ok(Box::new(reader))
     }
 }
 
@@ -111,7 +111,7 @@ impl LayerSource for StoreSource<'_> {
                 let file = std::fs::File::open(self.store.blob_path(&layer.digest))?;
                 Ok(Box::new(file))
             }
-            LayerContent::Recipe => (self.recipe)(layer),
+            LayerContent::Recipe => self.recipe(layer),
         }
     }
 }

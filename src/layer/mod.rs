@@ -14,6 +14,7 @@ pub mod pack;
 pub mod plan;
 pub mod recipe;
 pub mod splice;
+pub mod tree;
 pub mod wheel;
 
 pub use build::{build_wheel_layers, verify_wheel};

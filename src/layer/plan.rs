@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use super::error::LayerError;
 use super::wheel::{Place, Source, Wheel};
 use crate::digest::Digest;
-use crate::identity::{self, EMITTER_VERSION, LayerDocument, PythonDocument, WheelDocument};
+use crate::identity::{self, LayerDocument, PythonDocument, WheelDocument};
 use crate::store::Store;
 
 /// Wheel files of this size (1 MB) and more have a layer of their own, in bytes.
@@ -76,10 +76,6 @@ pub fn plan(
     }
     sized.sort();
     sized.dedup();
-    let python = PythonDocument {
-        interpreter: String::new(),
-        ..python.clone()
-    };
     let groups = group(
         sized,
         MAX_LAYERS
@@ -88,11 +84,11 @@ pub fn plan(
     );
     let mut layers: Vec<WheelLayerPlan> = groups
         .into_iter()
-        .map(|group| wheels_layer(&python, group))
+        .map(|group| wheels_layer(python, group))
         .collect();
-    let collisions = Collisions::find(store, &python, &layers)?;
+    let collisions = Collisions::find(store, python, &layers)?;
     if !collisions.fixes.is_empty() {
-        layers.push(collisions_layer(&python, collisions.fixes, &layers));
+        layers.push(collisions_layer(python, collisions.fixes, &layers));
     }
     Ok(WheelPlan {
         layers,
@@ -165,7 +161,7 @@ fn wheels_layer(python: &PythonDocument, group: Vec<Sized>) -> WheelLayerPlan {
         name: wheel.name.clone(),
         sha256: wheel.sha256,
     });
-    let document = LayerDocument::wheels(python.clone(), documents.collect());
+    let document = LayerDocument::wheels(python.clone(), documents);
     let names: Vec<String> = wheels
         .iter()
         .map(|wheel| format!("{} {}", wheel.name, wheel.version))
@@ -191,12 +187,7 @@ fn collisions_layer(
         .cloned()
         .collect();
     wheels.sort();
-    let document = LayerDocument::Collisions {
-        v: LayerDocument::VERSION,
-        emitter: EMITTER_VERSION,
-        python: python.clone(),
-        winners,
-    };
+    let document = LayerDocument::collisions(python.clone(), winners);
     WheelLayerPlan {
         key: identity::key(&document),
         document,

@@ -13,6 +13,7 @@
 //! Loading verifies the frame and the JSON; the bytes that it leads to are verified against the layer's digest while they
 //! are streamed. A file that is not whole, or not of this version, is removed and counts as absent.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;

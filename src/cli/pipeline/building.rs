@@ -1,5 +1,6 @@
 //! Lock → images in the store.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -99,10 +100,10 @@ impl<'a> Builder<'a> {
             lock,
             locked: &locked,
             timings: vec![("look up".into(), begun.elapsed())],
-            present: Vec::new(),
+            present: RefCell::default(),
         };
         let (image, os) = job.run().await?;
-        let (timings, present) = (job.timings, job.present);
+        let (timings, present) = (job.timings, job.present.into_inner());
         let new_bytes = image
             .layers
             .iter()
@@ -236,7 +237,7 @@ struct Job<'a> {
     locked: &'a LockedImage,
     timings: Timings,
     /// Digests of layers that were there before.
-    present: Vec<Digest>,
+    present: RefCell<Vec<Digest>>,
 }
 
 impl Job<'_> {
@@ -315,7 +316,7 @@ impl Job<'_> {
     }
 
     /// The Debian base (if the root is one) and the image's own OS packages.
-    async fn os_layers(&mut self, from: Option<&BaseImage>) -> Result<(Vec<Layer>, OsLayers), Failure> {
+    async fn os_layers(&self, from: Option<&BaseImage>) -> Result<(Vec<Layer>, OsLayers), Failure> {
         let mut layers = Vec::new();
         let mut os = OsLayers::default();
         let mut epoch = 0;
@@ -365,7 +366,7 @@ impl Job<'_> {
     }
 
     async fn os_layer(
-        &mut self,
+        &self,
         request: &DebianRequest<'_>,
         mirror: Option<&str>,
         below: &[Layer],
@@ -374,7 +375,7 @@ impl Job<'_> {
         let store = builder.store;
         let fits = |layer: &Layer| request.expected.is_none_or(|wanted| wanted == layer.diff_id);
         if let Some(layer) = known(store, &request.key())?.filter(fits) {
-            self.present.push(layer.digest);
+            self.present.borrow_mut().push(layer.digest);
             return Ok(BuiltOs {
                 layer,
                 differs_from: None,
@@ -407,7 +408,7 @@ impl Job<'_> {
     }
 
     /// Layers above the wheels: downloads, project files, the user.
-    fn small_layers(&mut self, from: Option<&BaseImage>, below: &[Layer]) -> Result<Vec<Layer>, Failure> {
+    fn small_layers(&self, from: Option<&BaseImage>, below: &[Layer]) -> Result<Vec<Layer>, Failure> {
         let store = self.builder.store;
         let mut layers = Vec::new();
         for fetch in &self.request.fetches {
@@ -456,7 +457,7 @@ impl Job<'_> {
         Ok(found)
     }
 
-    fn wheel_layers(&mut self, others: usize) -> Result<Vec<Layer>, Failure> {
+    fn wheel_layers(&self, others: usize) -> Result<Vec<Layer>, Failure> {
         let builder = self.builder;
         let wheels: Vec<PinnedWheel> = self
             .locked
@@ -483,7 +484,7 @@ impl Job<'_> {
         let layers =
             build_wheel_layers(builder.store, &planned.layers, builder.context.jobs(), &*builder.context.progress)?;
         let known = layers.iter().zip(before).filter(|(_, known)| *known);
-        self.present.extend(known.map(|(layer, _)| layer.digest));
+        self.present.borrow_mut().extend(known.map(|(layer, _)| layer.digest));
         Ok(layers)
     }
 }

@@ -88,7 +88,7 @@ struct Job<'a> {
 
 impl Job<'_> {
     async fn image(&mut self, image: &ImageRequest, platform: Platform, content: &Content) -> Result<(), Failure> {
-        let document = RequestDocument::new(image, platform, &content.project);
+        let document = RequestDocument::new(image, platform, &content.project)?;
         let request = identity::key(&document);
         let old = self.old(&image.name.value, platform).cloned();
         let locked = match old {

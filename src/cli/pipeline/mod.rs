@@ -5,5 +5,4 @@ pub mod building;
 pub mod content;
 pub mod locking;
 pub mod sandbox;
-pub mod streams;
 pub mod trees;

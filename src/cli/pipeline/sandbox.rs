@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::diagnostic::{Explain, Kind};
 use crate::layer::debian::{Sandbox, SandboxError, SandboxExit, SandboxJob};
 use crate::manifest::Network;
-use crate::runtime::{Cancel, ContainerSpec, Embedded, Limits, Outcome, Output, Privileges, Runtime};
+use crate::runtime::{Cancel, ContainerSpec, Embedded, Limits, Outcome, Output, Privileges, Runtime, RuntimeError};
 
 /// Runs dpkg in the embedded runtime.
 #[derive(Debug)]
@@ -21,6 +21,22 @@ impl Dpkg {
             runtime: Embedded::new(scratch),
             cancel,
         }
+    }
+}
+
+impl Dpkg {
+    /// Finds out whether OS packages can be configured here, before anything is downloaded for it.
+    ///
+    /// # Errors
+    /// What is missing, and the ways out.
+    pub fn check(&self) -> Result<(), RuntimeError> {
+        let support = self.runtime.probe()?;
+        if support.many_ids {
+            return Ok(());
+        }
+        Err(RuntimeError::NoSubordinateIds {
+            reason: "this user has one id only".into(),
+        })
     }
 }
 

@@ -49,7 +49,7 @@ pub struct DebianRequest<'a> {
 impl DebianRequest<'_> {
     /// The layer key.
     pub fn key(&self) -> Digest {
-        let debs = self.debs.iter().map(|deb| deb.sha256).collect();
+        let debs = self.debs.iter().map(|deb| deb.sha256);
         let parents = self.parents.clone();
         key(&LayerDocument::debian(
             self.architecture,
@@ -140,7 +140,7 @@ pub fn known(store: &Store, key: &Digest) -> Result<Option<Layer>, StoreError> {
 }
 
 fn recorded(store: &Store, key: &Digest) -> Result<Option<Layer>, StoreError> {
-    let document = store.state()?.os_layer(key)?;
+    let document = store.state()?.layer(key)?;
     Ok(document.and_then(|document| serde_json::from_str(&document).ok()))
 }
 
@@ -213,7 +213,7 @@ fn build(
         .expected
         .or(recorded(store, &key)?.map(|layer| layer.diff_id));
     if let Ok(document) = serde_json::to_string(&layer) {
-        store.state()?.put_os_layer(&key, &document)?;
+        store.state()?.put_layer(&key, &document)?;
     }
     let differs_from = first.filter(|first| *first != layer.diff_id);
     Ok(Built {

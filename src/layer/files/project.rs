@@ -6,7 +6,7 @@ use std::path::Path;
 use super::tree::{Content, Tree};
 use super::{FilesError, Scanned, layer, paths};
 use crate::digest::Digest;
-use crate::identity::{EMITTER_VERSION, FileDocument, LayerDocument};
+use crate::identity::{FetchDocument, FileDocument, LayerDocument};
 use crate::layer::Layer;
 use crate::layer::entry::Entry;
 use crate::manifest::FetchSpec;
@@ -23,11 +23,7 @@ pub fn project(store: &Store, scanned: &Scanned) -> Result<Option<Layer>, FilesE
     if scanned.entries.is_empty() {
         return Ok(None);
     }
-    let document = LayerDocument::Files {
-        v: LayerDocument::VERSION,
-        emitter: EMITTER_VERSION,
-        entries: scanned.entries.clone(),
-    };
+    let document = LayerDocument::files(scanned.entries.clone());
     layer(store, &document, comment(scanned), || tree(scanned)).map(Some)
 }
 
@@ -111,13 +107,11 @@ pub fn fetch(store: &Store, spec: &FetchSpec) -> Result<Layer, FilesError> {
         return Err(wrong("it names no file"));
     }
     let mode = spec.mode.unwrap_or(0o644) & 0o7777;
-    let document = LayerDocument::Fetch {
-        v: LayerDocument::VERSION,
-        emitter: EMITTER_VERSION,
+    let document = LayerDocument::fetch(&FetchDocument {
         sha256: spec.sha256,
         to: format!("/{clean}"),
         mode,
-    };
+    });
     layer(store, &document, format!("download /{clean}"), || {
         let missing = FilesError::Missing {
             digest: spec.sha256,

@@ -2,7 +2,7 @@
 
 use super::tree::Tree;
 use super::{FilesError, layer, paths};
-use crate::identity::{EMITTER_VERSION, LayerDocument, PythonDocument};
+use crate::identity::{LayerDocument, PythonDocument};
 use crate::layer::{Layer, VENV};
 use crate::lock::LockedPython;
 use crate::store::Store;
@@ -11,7 +11,6 @@ use crate::store::Store;
 pub fn python_document(python: &LockedPython) -> PythonDocument {
     PythonDocument {
         minor: python.minor.to_string(),
-        interpreter: python.path.clone(),
         prefix: VENV.into(),
     }
 }
@@ -21,11 +20,7 @@ pub fn python_document(python: &LockedPython) -> PythonDocument {
 /// # Errors
 /// When the interpreter's path is not absolute, or the store fails.
 pub fn skeleton(store: &Store, python: &LockedPython) -> Result<Layer, FilesError> {
-    let document = LayerDocument::Skeleton {
-        v: LayerDocument::VERSION,
-        emitter: EMITTER_VERSION,
-        python: python_document(python),
-    };
+    let document = LayerDocument::skeleton(python_document(python), &python.path);
     let comment = format!("python environment {VENV} ({})", python.minor);
     layer(store, &document, comment, || tree(python))
 }

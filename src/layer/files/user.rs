@@ -59,19 +59,14 @@ pub fn user(store: &Store, parts: UserParts<'_>) -> Result<Layer, FilesError> {
         passwd,
         group,
     } = parts;
-    let document = LayerDocument::User {
-        v: LayerDocument::VERSION,
-        emitter: EMITTER_VERSION,
-        user: UserDocument {
-            name: user.name.clone(),
-            uid: user.uid,
-            gid: user.gid,
-            home: user.home.clone(),
-        },
-        passwd: Digest::of(passwd),
-        group: Digest::of(group),
-        workdir: workdir.map(Into::into),
+    let declared = UserDocument {
+        name: user.name.clone(),
+        uid: user.uid,
+        gid: user.gid,
+        home: user.home.clone(),
     };
+    let workdir_document = workdir.map(Into::into);
+    let document = LayerDocument::user(declared, passwd.as_bytes(), group.as_bytes(), workdir_document);
     let comment = format!("user {} ({}:{})", user.name, user.uid, user.gid);
     layer(store, &document, comment, || tree(parts))
 }

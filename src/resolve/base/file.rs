@@ -30,7 +30,7 @@ pub fn read_files(
         }
         let path = store.blob_path(blob);
         let decided = scan(&path, &open, &mut found).map_err(StoreError::io("read", path))?;
-        open.retain(|path| !decided.contains(*path));
+        open.retain(|path| !decided.iter().any(|decided| decided == path));
     }
     Ok(found)
 }
