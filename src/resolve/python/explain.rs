@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use uv_distribution_types::RequirementSource;
 use uv_normalize::PackageName;
-use uv_pep440::VersionSpecifiers;
+use uv_pep440::{Version, VersionSpecifiers};
 use uv_resolver::{NoSolutionError, ResolveError};
 
 use super::PythonError;
@@ -28,10 +28,13 @@ pub(super) async fn plain_reason(
     let packages: BTreeSet<_> = error.packages().cloned().collect();
     let mut problems = Problems::default();
     for name in &packages {
+        let mut limits = Vec::new();
         let reason = match lister.list(name).await {
             Ok(listing) if undated(&listing, lister) => return Some(no_dates(name, lister.input)),
-            Ok(listing) => no_wheel(name, &listing, &packages, seen, lister)
-                .map(|what| (format!("the requirements need {what}"), NO_WHEEL)),
+            Ok(listing) => no_wheel(name, &listing, &packages, seen, lister).map(|what| {
+                limits = limiting(name, &listing, lister.input);
+                (format!("the requirements need {what}"), NO_WHEEL)
+            }),
             Err(NoListing::Unknown) => {
                 Some((format!("no index has a package named `{name}`"), UNKNOWN))
             }
@@ -43,8 +46,18 @@ pub(super) async fn plain_reason(
             Err(NoListing::Failed) => None,
         };
         if let Some((message, help)) = reason
-            && let Some(problem) = needed(name, message, help, seen, lister)
+            && let Some(mut problem) = needed(name, message, help, seen, lister)
         {
+            limits.retain(|line| {
+                let main = problem
+                    .labels
+                    .iter()
+                    .any(|(span, _)| *span == line.text.span);
+                Arc::ptr_eq(&line.text.source, &problem.source_text) && !main
+            });
+            for line in limits {
+                problem = problem.also(line.text.span, "rules out releases that have a wheel");
+            }
             problems.0.push(problem);
         }
     }
@@ -126,6 +139,17 @@ fn no_wheel(
     })
 }
 
+/// The lines that rule out releases of `name` which have a usable wheel.
+fn limiting<'a>(name: &PackageName, listing: &Listing, input: &'a Input) -> Vec<&'a Line> {
+    let usable = listing.0.iter().filter(|(_, release)| release.usable);
+    let usable: Vec<_> = usable.map(|(version, _)| version).collect();
+    let lines = input.lines.iter().filter(|line| {
+        let excludes = |all: &VersionSpecifiers| usable.iter().any(|one| !all.contains(one));
+        line.requirement.name == *name && line.specifiers().is_some_and(excludes)
+    });
+    lines.collect()
+}
+
 /// A problem about `name` at the line that leads to it, with the chain of who needs it.
 fn needed(
     name: &PackageName,
@@ -194,12 +218,20 @@ pub(super) fn suspects(error: &NoSolutionError, input: &Input) -> Vec<usize> {
 }
 
 /// A conflict between the lines at `positions`: one problem per text file that holds some of them.
-pub(super) fn conflict(error: &NoSolutionError, positions: &[usize], input: &Input) -> PythonError {
-    let reason = in_our_terms(error.report());
+pub(super) fn conflict(
+    error: &NoSolutionError,
+    positions: &[usize],
+    seen: &Seen,
+    input: &Input,
+) -> PythonError {
     let lines: Vec<&Line> = positions
         .iter()
         .filter_map(|at| input.lines.get(*at))
         .collect();
+    let reason = match in_our_terms(error.report()) {
+        long if long.len() > LONGEST_REASON => summary(&lines, seen, input).unwrap_or(long),
+        short => short,
+    };
     let mut files: Vec<Arc<SourceText>> = Vec::new();
     for line in &lines {
         if !files
@@ -230,6 +262,47 @@ pub(super) fn conflict(error: &NoSolutionError, positions: &[usize], input: &Inp
     PythonError::NoSolution {
         problems: Problems(problems.collect()),
     }
+}
+
+/// A derivation that goes through many releases fills pages and helps nobody.
+const LONGEST_REASON: usize = 500;
+
+/// What the newest releases that were tried need of each other, where that runs from one line to another.
+fn summary(lines: &[&Line], seen: &Seen, input: &Input) -> Option<String> {
+    let mut needs = BTreeSet::new();
+    for line in lines {
+        let name = &line.requirement.name;
+        let allowed = |version: &Version| {
+            let mut own = lines.iter().filter(|line| line.requirement.name == *name);
+            own.all(|line| line.specifiers().is_none_or(|all| all.contains(version)))
+        };
+        let versions = seen.versions(name);
+        let Some((version, requires)) = versions.iter().rev().find(|(one, _)| allowed(one)) else {
+            continue;
+        };
+        let markers = Some(&input.target.markers);
+        let applying = requires
+            .iter()
+            .filter(|one| one.evaluate_markers(markers, &[]));
+        for requirement in applying {
+            let other = |line: &&Line| line.requirement.name == requirement.name;
+            if requirement.name != *name && lines.iter().any(other) {
+                needs.insert(format!(
+                    "{name} {version} needs {}{}",
+                    requirement.name, requirement.source
+                ));
+            }
+        }
+    }
+    let demands: Vec<_> = lines.iter().map(|line| line.text.pep508.as_str()).collect();
+    let needs: Vec<_> = needs.into_iter().collect();
+    (!needs.is_empty()).then(|| {
+        format!(
+            "{}, and no other release fits {}",
+            needs.join(" and "),
+            demands.join(" together with ")
+        )
+    })
 }
 
 fn label(line: &Line) -> String {
@@ -392,12 +465,16 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
 
 /// The resolver's derivation, without colours, flags and words that only its own command has.
 fn in_our_terms(report: &str) -> String {
-    let mut text = plain(report);
+    let mut joined = String::new();
+    let mut in_list = false;
+    for line in report.lines() {
+        let item = line.starts_with("    ");
+        joined.push_str(if item && in_list { ", " } else { " " });
+        joined.push_str(line);
+        in_list = item;
+    }
+    let mut text = without_markers(&plain(&joined)).replace(" , ", ", ");
     for (theirs, ours) in [
-        (
-            "your requirements are unsatisfiable",
-            "the manifest's requirements are unsatisfiable",
-        ),
         ("your requirements", "the manifest's requirements"),
         ("you require", "the manifest requires"),
         (" and building from source is disabled", ""),
@@ -407,6 +484,20 @@ fn in_our_terms(report: &str) -> String {
     text
 }
 
+/// `numpy{python_full_version < '3.12'}>=1.23` → `numpy>=1.23`: the platform is known.
+fn without_markers(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('{') {
+        let Some((_, behind)) = after.split_once('}') else {
+            break;
+        };
+        out.push_str(before);
+        rest = behind;
+    }
+    out + rest
+}
+
 /// Without ANSI escape sequences; white space runs become one space; user info of URLs is removed.
 fn plain(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
@@ -414,7 +505,7 @@ fn plain(text: &str) -> String {
     while let Some(c) = rest.next() {
         if c == '\u{1b}' {
             // CSI: up to the final byte, ECMA-48 section 5.4.
-            let _ = rest.find(|c| c.is_ascii_alphabetic());
+            let _ = rest.find(char::is_ascii_alphabetic);
         } else {
             out.push(c);
         }
@@ -444,5 +535,14 @@ mod tests {
     fn colours_and_user_info_go() {
         let text = "\u{1b}[36mnumpy\u{1b}[39m from\n  `https://me:pw@host/simple` failed";
         assert_eq!(plain(text), "numpy from `https://host/simple` failed");
+    }
+
+    #[test]
+    fn lists_and_markers_read_well() {
+        let report = "Because all of:\n    a<1\n    a>2\ndepend on b{python_full_version < '3.12'}>=1, your requirements are unsatisfiable.";
+        assert_eq!(
+            in_our_terms(report),
+            "Because all of: a<1, a>2 depend on b>=1, the manifest's requirements are unsatisfiable."
+        );
     }
 }

@@ -236,7 +236,7 @@ async fn run(
             }
             let suspects = explain::suspects(&error, input);
             let (lines, error) = session.smallest_conflict(suspects, error).await;
-            return Err(explain::conflict(&error, &lines, input));
+            return Err(explain::conflict(&error, &lines, &session.seen, input));
         }
         Err(error) => return Err(explain::failure(&error, input)),
     };

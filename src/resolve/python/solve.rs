@@ -25,10 +25,10 @@ use super::wheels_only::{RefuseBuilds, Seen, WheelsOnly};
 
 /// Metadata requests at one time.
 const CONCURRENT: usize = 50;
-/// How long the search for the smallest conflict may take; what it has by then is good enough.
-const SEARCH: Duration = Duration::from_secs(15);
-/// More suspects than these are not searched through.
-const MOST_SUSPECTS: usize = 16;
+/// How long the search for the smallest conflict may take, altogether and for one line. A line that cannot be decided
+/// in that time stays among the suspects.
+const SEARCH: Duration = Duration::from_secs(20);
+const ONE_LINE: Duration = Duration::from_secs(5);
 
 /// Everything that solves of one request share.
 pub(super) struct Session<'a> {
@@ -169,26 +169,29 @@ impl<'a> Session<'a> {
         Box::pin(resolver.resolve()).await
     }
 
-    /// Drops lines from a conflict as long as it remains one: what is left is to blame, all of it.
+    /// Drops lines from a conflict as long as it remains one. The resolver names the packages that take part; which
+    /// line of a package that has several is to blame has to be tried.
     pub async fn smallest_conflict(
         &self,
         suspects: Vec<usize>,
         error: Box<NoSolutionError>,
     ) -> (Vec<usize>, Box<NoSolutionError>) {
-        if suspects.len() > MOST_SUSPECTS {
-            return (suspects, error);
-        }
+        let line = |at: usize| &self.input.lines[at];
+        let alone = |at: usize| {
+            let mut others = suspects.iter().filter(|other| **other != at);
+            others.all(|other| line(*other).requirement.name != line(at).requirement.name)
+        };
+        let mut doubtful: Vec<_> = suspects.iter().copied().filter(|at| !alone(*at)).collect();
+        // Those that demand no version are the first to be innocent.
+        doubtful.sort_by_key(|at| line(*at).specifiers().is_some_and(|all| !all.is_empty()));
         let (mut core, mut error) = (suspects, error);
         let end = tokio::time::Instant::now() + SEARCH;
-        for candidate in core.clone() {
+        for candidate in doubtful {
             let fewer: Vec<usize> = core.iter().copied().filter(|at| *at != candidate).collect();
-            if fewer.is_empty() {
-                break;
-            }
-            match tokio::time::timeout_at(end, self.solve_some(&fewer)).await {
-                Ok(Err(ResolveError::NoSolution(smaller))) => (core, error) = (fewer, smaller),
-                Ok(_) => {}
-                Err(_) => break,
+            let until = end.min(tokio::time::Instant::now() + ONE_LINE);
+            let attempt = tokio::time::timeout_at(until, self.solve_some(&fewer)).await;
+            if let Ok(Err(ResolveError::NoSolution(smaller))) = attempt {
+                (core, error) = (fewer, smaller);
             }
         }
         (core, error)
