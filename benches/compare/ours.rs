@@ -43,7 +43,12 @@ impl Project {
         for requirement in requirements {
             let (name, version) = requirement.split_once("==").unwrap_or((requirement, ""));
             // Writing into a string cannot fail.
-            let _ = writeln!(text, "    pip {} {}", quoted(name), quoted(&format!("=={version}")));
+            let _ = writeln!(
+                text,
+                "    pip {} {}",
+                quoted(name),
+                quoted(&format!("=={version}"))
+            );
         }
         text.push_str("}\n");
         let path = self.folder.join("imagewright.kdl");
@@ -56,7 +61,12 @@ impl Project {
     /// When it fails.
     pub fn run(&self, args: &[&str]) -> Outcome<Measured> {
         Call::new(&self.program)
-            .args([Path::new("-C"), &self.folder, Path::new("--store"), &self.store])
+            .args([
+                Path::new("-C"),
+                &self.folder,
+                Path::new("--store"),
+                &self.store,
+            ])
             .args(args)
             .env("UV_DEFAULT_INDEX", &self.index)
             .env("IMAGEWRIGHT_STORE", &self.store)
@@ -87,7 +97,11 @@ impl Project {
         let base = self.store.join("store-v1");
         let text = |error: std::io::Error| format!("{}: {error}", base.display());
         for entry in fs::read_dir(&base).map_err(text)?.flatten() {
-            if entry.file_name().to_string_lossy().starts_with("state.sqlite") {
+            if entry
+                .file_name()
+                .to_string_lossy()
+                .starts_with("state.sqlite")
+            {
                 fs::remove_file(entry.path()).map_err(text)?;
             }
         }

@@ -64,11 +64,21 @@ pub fn floor(setting: &Setting, threads: usize, report: &mut Report) -> Outcome<
         ));
     }
     let walls = floors.iter().map(|floor| floor.wall).collect();
-    report.times("floor", "floor: inflate once, SHA-256 of both sides", walls, None);
+    report.times(
+        "floor",
+        "floor: inflate once, SHA-256 of both sides",
+        walls,
+        None,
+    );
     // Where threads ended at different times, this is what a perfect split would have taken.
     let threads = u32::try_from(threads).unwrap_or(1);
     let even = floors.iter().map(|floor| floor.busy / threads).collect();
-    report.times("floor.even", "floor, had all threads ended at once", even, None);
+    report.times(
+        "floor.even",
+        "floor, had all threads ended at once",
+        even,
+        None,
+    );
     Ok(())
 }
 
@@ -79,22 +89,42 @@ pub fn ours(setting: &Setting, report: &mut Report) -> Outcome<Project> {
     let locked = project.lock()?;
     report.measured("ours.lock", "imagewright lock, empty store", &[locked]);
     let first = project.run(&["build"])?;
-    report.measured("ours.first", "imagewright build, empty store, index on loopback", &[first]);
+    report.measured(
+        "ours.first",
+        "imagewright build, empty store, index on loopback",
+        &[first],
+    );
     let builds = repeat(setting.reps, || {
         project.forget()?;
         project.run(&["build"])
     })?;
-    report.measured("ours.build", "imagewright build, wheels in the store", &builds);
+    report.measured(
+        "ours.build",
+        "imagewright build, wheels in the store",
+        &builds,
+    );
     let cpu = builds.iter().map(|build| build.cpu).collect();
     report.times("ours.cpu", "  its CPU time, all threads", cpu, None);
     let unchanged = repeat(setting.reps * 2, || project.run(&["build"]))?;
-    report.measured("ours.unchanged", "imagewright build, nothing changed", &unchanged);
+    report.measured(
+        "ours.unchanged",
+        "imagewright build, nothing changed",
+        &unchanged,
+    );
     Ok(project)
 }
 
 /// One wheel of forty changes, and that wheel in an image of its own.
 pub fn forty(setting: &Setting, report: &mut Report) -> Outcome<()> {
-    let make = |name| Project::new(&setting.program, &setting.run, name, "forty", &setting.index);
+    let make = |name| {
+        Project::new(
+            &setting.program,
+            &setting.run,
+            name,
+            "forty",
+            &setting.index,
+        )
+    };
     let (before, after, alone) = (make("before")?, make("after")?, make("alone")?);
     let earlier = FORTY.map(|pin| if pin == CHANGED.0 { CHANGED.1 } else { pin });
     before.declare("forty", &setting.base.layout, &earlier)?;
@@ -113,21 +143,43 @@ pub fn forty(setting: &Setting, report: &mut Report) -> Outcome<()> {
         alone.forget()?;
         single.push(alone.run(&["build"])?);
     }
-    report.measured("ours.forty", "imagewright build of forty wheels in the store", &whole);
-    report.measured("ours.changed", "imagewright build, one wheel of forty changed", &changed);
-    report.measured("ours.alone", "imagewright build of that wheel alone", &single);
+    report.measured(
+        "ours.forty",
+        "imagewright build of forty wheels in the store",
+        &whole,
+    );
+    report.measured(
+        "ours.changed",
+        "imagewright build, one wheel of forty changed",
+        &changed,
+    );
+    report.measured(
+        "ours.alone",
+        "imagewright build of that wheel alone",
+        &single,
+    );
     Ok(())
 }
 
 /// A wheel with an entry of 1.5 GB.
 pub fn large(setting: &Setting, report: &mut Report) -> Outcome<()> {
-    let project = Project::new(&setting.program, &setting.run, "large", "large", &setting.index)?;
+    let project = Project::new(
+        &setting.program,
+        &setting.run,
+        "large",
+        "large",
+        &setting.index,
+    )?;
     project.declare("large", &setting.base.layout, &[LARGE])?;
     project.lock()?;
     let first = project.run(&["build"])?;
     project.forget()?;
     let again = project.run(&["build"])?;
-    report.measured("ours.large", "imagewright build, one entry of 1.5 GB", &[first, again]);
+    report.measured(
+        "ours.large",
+        "imagewright build, one entry of 1.5 GB",
+        &[first, again],
+    );
     Ok(())
 }
 
@@ -135,7 +187,11 @@ pub fn large(setting: &Setting, report: &mut Report) -> Outcome<()> {
 pub fn exec(setting: &Setting, project: &Project, report: &mut Report) -> Outcome<()> {
     let run = || project.run(&["exec", "w1", "--", "true"]);
     let first = run()?;
-    report.measured("ours.exec-first", "imagewright exec w1 -- true, image not unpacked", &[first]);
+    report.measured(
+        "ours.exec-first",
+        "imagewright exec w1 -- true, image not unpacked",
+        &[first],
+    );
     let runs = repeat(setting.reps * 2, run)?;
     report.measured("ours.exec", "imagewright exec w1 -- true", &runs);
     Ok(())
@@ -145,7 +201,11 @@ pub fn exec(setting: &Setting, project: &Project, report: &mut Report) -> Outcom
 pub fn export(setting: &Setting, project: &Project, report: &mut Report) -> Outcome<PathBuf> {
     let layout = setting.run.join("w1-oci");
     let measured = project.export("w1", &layout)?;
-    report.measured("ours.export", "imagewright export w1 --oci DIR", &[measured]);
+    report.measured(
+        "ours.export",
+        "imagewright export w1 --oci DIR",
+        &[measured],
+    );
     Ok(layout)
 }
 
@@ -170,7 +230,13 @@ impl OtherSide {
         fs::create_dir_all(&context).map_err(text)?;
         fs::copy(uv, context.join("uv")).map_err(text)?;
         let tar = setting.base.tar.display().to_string();
-        engine.run(&["import", "--change", &format!("ENV {PATH}"), &tar, "bench-base"])?;
+        engine.run(&[
+            "import",
+            "--change",
+            &format!("ENV {PATH}"),
+            &tar,
+            "bench-base",
+        ])?;
         let file = "FROM bench-base\nCOPY uv /usr/local/bin/uv\n";
         fs::write(context.join("Dockerfile"), file).map_err(text)?;
         let other = Self {
@@ -192,11 +258,7 @@ impl OtherSide {
     fn build(&self, options: &[&str]) -> Outcome<Measured> {
         let (tag, folder) = (self.tag("w1"), self.context.display().to_string());
         let fixed = ["build", "--network", "host", "--tag", &tag];
-        self.engine
-            .call(&fixed)
-            .args(options)
-            .args([folder])
-            .run()
+        self.engine.call(&fixed).args(options).args([folder]).run()
     }
 
     /// `docker build` with uv, and `docker push`.
@@ -280,16 +342,33 @@ impl OtherSide {
     ///
     /// # Errors
     /// When a pull fails or found layers that should have been gone.
-    pub fn pulls(&self, setting: &Setting, layout: Option<&Path>, report: &mut Report) -> Outcome<()> {
-        let mut images = vec![("docker.pull", "docker pull and first run, built by docker", self.tag("w1"))];
+    pub fn pulls(
+        &self,
+        setting: &Setting,
+        layout: Option<&Path>,
+        report: &mut Report,
+    ) -> Outcome<()> {
+        let mut images = vec![(
+            "docker.pull",
+            "docker pull and first run, built by docker",
+            self.tag("w1"),
+        )];
         if let Some(layout) = layout {
-            for (from, name) in [(setting.base.layout.as_path(), "base-oci"), (layout, "ours")] {
+            for (from, name) in [
+                (setting.base.layout.as_path(), "base-oci"),
+                (layout, "ours"),
+            ] {
                 self.copy_in(from, name)?;
             }
             self.engine.run(&["pull", &self.tag("base-oci")])?;
-            images.push(("docker.pull-ours", "docker pull and first run, built by us", self.tag("ours")));
+            images.push((
+                "docker.pull-ours",
+                "docker pull and first run, built by us",
+                self.tag("ours"),
+            ));
         }
-        let mut samples: Vec<(Vec<Duration>, Vec<Duration>)> = vec![Default::default(); images.len()];
+        let mut samples: Vec<(Vec<Duration>, Vec<Duration>)> =
+            vec![Default::default(); images.len()];
         for _ in 0..setting.slow_reps {
             for ((_, what, image), (pulls, starts)) in images.iter().zip(&mut samples) {
                 // The first time, ours is not there.
@@ -304,7 +383,10 @@ impl OtherSide {
             }
         }
         for ((key, what, _), (pulls, starts)) in images.into_iter().zip(samples) {
-            let sums = pulls.iter().zip(&starts).map(|(pull, start)| *pull + *start);
+            let sums = pulls
+                .iter()
+                .zip(&starts)
+                .map(|(pull, start)| *pull + *start);
             report.times(key, what, sums.collect(), None);
             report.times("docker.first-run", "  of this, the first run", starts, None);
         }

@@ -95,8 +95,9 @@ fn from_html(text: &str, base: &Url) -> Result<BTreeMap<String, Url>, String> {
         tl::parse(text, tl::ParserOptions::default()).map_err(|error| error.to_string())?;
     let tags = || document.nodes().iter().filter_map(|node| node.as_tag());
     let href = |tag: &tl::HTMLTag<'_>| {
-        let value = tag.attributes().get("href").flatten()?;
-        Some(unescape(&value.as_utf8_str()))
+        let mut attributes = tag.attributes().iter();
+        let (_, value) = attributes.find(|(name, _)| name.eq_ignore_ascii_case("href"))?;
+        Some(unescape(&value?))
     };
     let declared = tags().find(|tag| tag.name().as_utf8_str().eq_ignore_ascii_case("base"));
     let base = declared

@@ -227,14 +227,34 @@ fn exclude_newer_needs_upload_times() {
 /// Of two lines of one package, only the one that forbids is marked.
 #[test]
 fn an_innocent_line_of_the_same_package_is_not_marked() {
-    let (lines, text) = marked("numpy\npandas>=2.2\nconstraint numpy<1.20\nconstraint numpy>1");
-    assert_eq!(
-        lines,
-        set(&["pandas>=2.2", "constraint numpy<1.20"]),
-        "{text}"
-    );
-    assert!(
-        text.contains("needs numpy>=") && text.len() < 2000,
-        "{text}"
-    );
+    let server = Server::start();
+    let app = |major: u32| {
+        wheel(
+            "app",
+            &format!("{major}.0"),
+            &[&format!("lib>=2.{major}")],
+            10,
+        )
+    };
+    server.project("app", &(1..20).map(app).collect::<Vec<_>>());
+    let lib = |minor: u32| wheel("lib", &format!("2.{minor}"), &[], 10);
+    let mut libs: Vec<_> = (0..20).map(lib).collect();
+    libs.push(wheel("lib", "1.0", &[], 10));
+    server.project("lib", &libs);
+    let own = format!("index own {} default", server.index());
+    let (lines, text) = marked(&format!(
+        "{own}\nlib\napp>=2\nconstraint lib<2\nconstraint lib>0"
+    ));
+    assert_eq!(lines, set(&["app>=2", "constraint lib<2"]), "{text}");
+    // Eighteen releases, each with a bound of its own, in one sentence.
+    let sentence = "app 19.0 needs lib>=2.19, and no other release fits app>=2 together with lib<2";
+    assert!(text.contains(sentence), "{text}");
+}
+
+/// A constraint that leaves only releases without a wheel is marked beside the line that asks.
+#[test]
+fn a_limit_that_leaves_no_wheel() {
+    let (lines, text) = marked("numpy\nconstraint numpy<1.20\nconstraint numpy>0.1");
+    assert_eq!(lines, set(&["numpy", "constraint numpy<1.20"]), "{text}");
+    assert!(text.contains("no wheel for CPython 3.11"), "{text}");
 }

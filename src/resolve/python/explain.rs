@@ -28,10 +28,13 @@ pub(super) async fn plain_reason(
     let packages: BTreeSet<_> = error.packages().cloned().collect();
     let mut problems = Problems::default();
     for name in &packages {
+        let mut limits = Vec::new();
         let reason = match lister.list(name).await {
             Ok(listing) if undated(&listing, lister) => return Some(no_dates(name, lister.input)),
-            Ok(listing) => no_wheel(name, &listing, &packages, seen, lister)
-                .map(|what| (format!("the requirements need {what}"), NO_WHEEL)),
+            Ok(listing) => no_wheel(name, &listing, &packages, seen, lister).map(|what| {
+                limits = limiting(name, &listing, lister.input);
+                (format!("the requirements need {what}"), NO_WHEEL)
+            }),
             Err(NoListing::Unknown) => {
                 Some((format!("no index has a package named `{name}`"), UNKNOWN))
             }
@@ -43,8 +46,18 @@ pub(super) async fn plain_reason(
             Err(NoListing::Failed) => None,
         };
         if let Some((message, help)) = reason
-            && let Some(problem) = needed(name, message, help, seen, lister)
+            && let Some(mut problem) = needed(name, message, help, seen, lister)
         {
+            limits.retain(|line| {
+                let main = problem
+                    .labels
+                    .iter()
+                    .any(|(span, _)| *span == line.text.span);
+                Arc::ptr_eq(&line.text.source, &problem.source_text) && !main
+            });
+            for line in limits {
+                problem = problem.also(line.text.span, "rules out releases that have a wheel");
+            }
             problems.0.push(problem);
         }
     }
@@ -124,6 +137,17 @@ fn no_wheel(
     no_usable(listing, name, lister, |version| {
         asked.is_empty() || asked.iter().any(|specifiers| specifiers.contains(version))
     })
+}
+
+/// The lines that rule out releases of `name` which have a usable wheel.
+fn limiting<'a>(name: &PackageName, listing: &Listing, input: &'a Input) -> Vec<&'a Line> {
+    let usable = listing.0.iter().filter(|(_, release)| release.usable);
+    let usable: Vec<_> = usable.map(|(version, _)| version).collect();
+    let lines = input.lines.iter().filter(|line| {
+        let excludes = |all: &VersionSpecifiers| usable.iter().any(|one| !all.contains(one));
+        line.requirement.name == *name && line.specifiers().is_some_and(excludes)
+    });
+    lines.collect()
 }
 
 /// A problem about `name` at the line that leads to it, with the chain of who needs it.

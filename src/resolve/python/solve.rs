@@ -25,8 +25,10 @@ use super::wheels_only::{RefuseBuilds, Seen, WheelsOnly};
 
 /// Metadata requests at one time.
 const CONCURRENT: usize = 50;
-/// How long the search for the smallest conflict may take; what it has by then is good enough.
-const SEARCH: Duration = Duration::from_secs(5);
+/// How long the search for the smallest conflict may take, altogether and for one line. A line that cannot be decided
+/// in that time stays among the suspects.
+const SEARCH: Duration = Duration::from_secs(20);
+const ONE_LINE: Duration = Duration::from_secs(5);
 
 /// Everything that solves of one request share.
 pub(super) struct Session<'a> {
@@ -186,13 +188,10 @@ impl<'a> Session<'a> {
         let end = tokio::time::Instant::now() + SEARCH;
         for candidate in doubtful {
             let fewer: Vec<usize> = core.iter().copied().filter(|at| *at != candidate).collect();
-            if fewer.is_empty() {
-                break;
-            }
-            match tokio::time::timeout_at(end, self.solve_some(&fewer)).await {
-                Ok(Err(ResolveError::NoSolution(smaller))) => (core, error) = (fewer, smaller),
-                Ok(_) => {}
-                Err(_) => break,
+            let until = end.min(tokio::time::Instant::now() + ONE_LINE);
+            let attempt = tokio::time::timeout_at(until, self.solve_some(&fewer)).await;
+            if let Ok(Err(ResolveError::NoSolution(smaller))) = attempt {
+                (core, error) = (fewer, smaller);
             }
         }
         (core, error)
