@@ -110,35 +110,21 @@ impl Checker<'_> {
         let shown = values::shorten(name);
         let elsewhere: Vec<&str> = places_of(name).into_iter().map(Place::name).collect();
         if !elsewhere.is_empty() {
-            let help = format!("it belongs into {}", elsewhere.join(", "));
-            let message = format!("`{shown}` may not stand in {}", place.name());
+            let help = format!("it belongs {}", elsewhere.join(" or "));
+            let message = format!("`{shown}` may not stand {}", place.name());
             return self.problem(span, message, "in the wrong place", help);
         }
-        let alias = RulesByAlias::find(name, place);
-        let meant = alias.or_else(|| did_you_mean(name, rules_of(place).map(|rule| rule.name)));
-        let help = match (
-            meant,
-            did_you_mean(
-                name,
-                Place::ALL
-                    .into_iter()
-                    .flat_map(rules_of)
-                    .map(|rule| rule.name),
-            ),
-        ) {
-            (Some(meant), _) => format!("did you mean `{meant}`?"),
-            (None, Some(meant)) => format!(
-                "did you mean `{meant}`, which belongs into {}?",
-                places_of(meant).first().map_or("", |place| place.name())
-            ),
-            (None, None) => format!(
-                "{} knows {}",
-                place.name(),
-                rules_of(place)
-                    .map(|rule| rule.name)
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            ),
+        let everywhere = Place::ALL.into_iter().flat_map(rules_of);
+        let help = match (meant(name, rules_of(place)), meant(name, everywhere)) {
+            (Some(here), _) => format!("did you mean `{here}`?"),
+            (None, Some(other)) => {
+                let places: Vec<&str> = places_of(other).into_iter().map(Place::name).collect();
+                format!("did you mean `{other}`? It belongs {}", places.join(" or "))
+            }
+            (None, None) => {
+                let known: Vec<&str> = rules_of(place).map(|rule| rule.name).collect();
+                format!("{} may stand {}", place.name(), known.join(", "))
+            }
         };
         self.problem(
             span,
@@ -495,14 +481,22 @@ impl Checker<'_> {
     }
 }
 
-struct RulesByAlias;
-
-impl RulesByAlias {
-    fn find(name: &str, place: Place) -> Option<&'static str> {
-        rules_of(place)
-            .find(|rule| rule.aliases.contains(&name))
-            .map(|rule| rule.name)
-    }
+/// The node that was meant by its own name or one of its other names.
+fn meant(written: &str, rules: impl Iterator<Item = &'static Rule>) -> Option<&'static str> {
+    let names = rules.flat_map(|rule| {
+        let aliases = rule.aliases.iter().map(move |alias| (*alias, rule.name));
+        std::iter::once((rule.name, rule.name)).chain(aliases)
+    });
+    let names: Vec<(&str, &str)> = names.collect();
+    let exact = names
+        .iter()
+        .find(|(alias, _)| *alias == written)
+        .map(|(alias, _)| *alias);
+    let found = exact.or_else(|| did_you_mean(written, names.iter().map(|(alias, _)| *alias)))?;
+    names
+        .iter()
+        .find(|(alias, _)| *alias == found)
+        .map(|(_, name)| *name)
 }
 
 fn secret(range: std::ops::Range<usize>, what: &str) -> Mistake {

@@ -22,10 +22,10 @@ impl Place {
     /// As messages name it.
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::Top => "the top level",
-            Self::Base => "`base`",
-            Self::Image => "`image`",
-            Self::Run => "`run`",
+            Self::Top => "at the top level",
+            Self::Base => "in `base`",
+            Self::Image => "in `image`",
+            Self::Run => "in `run`",
         }
     }
 }
@@ -699,9 +699,13 @@ pub(super) fn did_you_mean<'a>(
     written: &str,
     known: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
+    if written.len() > 100 {
+        return None;
+    }
     let lower = written.to_lowercase().replace('_', "-");
     known
         .into_iter()
+        .take(500)
         .map(|name| {
             let other = name.to_lowercase().replace('_', "-");
             let distance = strsim::osa_distance(&lower, &other);
@@ -709,7 +713,12 @@ pub(super) fn did_you_mean<'a>(
                 lower.len() >= 3 && (other.starts_with(&lower) || lower.starts_with(&other));
             (if extends { distance.min(2) } else { distance }, name)
         })
-        .filter(|(distance, name)| *distance <= (name.chars().count() / 3).clamp(1, 3))
+        .filter(|(distance, name)| {
+            *distance
+                <= (name.chars().count() / 3)
+                    .clamp(1, 3)
+                    .min(name.chars().count().saturating_sub(1))
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, name)| name)
 }

@@ -7,7 +7,7 @@ use super::chain::{Kind, Part, meant, roots};
 use super::model::*;
 use super::node::{Node, Value};
 use super::report::Report;
-use super::requirements_file::{self, Cache};
+use super::requirements_file::{self, Cache, Requirements};
 use super::{paths, requirement, units, values};
 use crate::diagnostic::{Problem, Span};
 
@@ -61,6 +61,18 @@ impl Merger<'_> {
         self.index_names(&request);
         tidy(&mut request);
         Some(request)
+    }
+
+    /// Reports the mistakes of one node that do not depend on the image that it ends up in.
+    pub(super) fn examine(&mut self, node: &Node) {
+        match node.rule.name {
+            "pip" | "override" => drop(self.pip(node)),
+            "constraint" => drop(self.constraint(node)),
+            "pip-from" => drop(self.requirements(node)),
+            "fetch" => drop(self.fetch(node)),
+            "user" => drop(self.user(node)),
+            _ => {}
+        }
     }
 
     fn root(&mut self, parts: &[Part<'_>]) -> Option<Root> {
@@ -244,11 +256,21 @@ impl Merger<'_> {
         match node.rule.name {
             "os" => os(node, request, base),
             "pip" => request.pip.extend(self.pip(node)),
-            "pip-from" => self.pip_from(node, request),
+            "pip-from" => {
+                let read = self.requirements(node).unwrap_or_default();
+                request.pip.extend(read.pip);
+                request.constraints.extend(read.constraints);
+            }
             "constraint" => request.constraints.extend(self.constraint(node)),
             "override" => request.overrides.extend(self.pip(node)),
             "file" => request.files.extend(file(node)),
-            "fetch" => self.fetch(node, request),
+            "fetch" => {
+                let fetch = self.fetch(node);
+                request
+                    .fetches
+                    .retain(|other| fetch.as_ref().is_none_or(|fetch| fetch.to != other.to));
+                request.fetches.extend(fetch);
+            }
             "env" | "label" | "annotation" => pair(node, &mut request.config),
             "user" => request.config.user = self.user(node),
             "workdir" => {
@@ -373,32 +395,20 @@ impl Merger<'_> {
         Some(pip)
     }
 
-    fn pip_from(&mut self, node: &Node, request: &mut ImageRequest) {
-        let Some(path) = node.argument(0) else { return };
-        let read = match self.cache.get(path.text()) {
-            Some(read) => read.clone(),
-            None => {
-                let read = requirements_file::read(path, self.files, self.report);
-                self.cache.insert(path.text().to_owned(), read.clone());
-                read
-            }
-        };
-        request.pip.extend(read.pip);
-        request.constraints.extend(read.constraints);
+    fn requirements(&mut self, node: &Node) -> Option<Requirements> {
+        let path = node.argument(0)?;
+        if let Some(read) = self.cache.get(path.text()) {
+            return Some(read.clone());
+        }
+        let read = requirements_file::read(path, self.files, self.report);
+        self.cache.insert(path.text().to_owned(), read.clone());
+        Some(read)
     }
 
-    fn fetch(&mut self, node: &Node, request: &mut ImageRequest) {
-        let (Some(url), Some(sha256), Some(to)) = (
-            node.argument(0),
-            node.property("sha256"),
-            node.property("to"),
-        ) else {
-            return;
-        };
-        let (Ok(digest), Ok(target)) = (values::sha256(sha256.text()), paths::target(to.text()))
-        else {
-            return;
-        };
+    fn fetch(&mut self, node: &Node) -> Option<Spanned<FetchSpec>> {
+        let (url, to) = (node.argument(0)?, node.property("to")?);
+        let digest = values::sha256(node.property("sha256")?.text()).ok()?;
+        let target = paths::target(to.text()).ok()?;
         let path = url.text().split(['?', '#']).next().unwrap_or_default();
         let to = paths::placed(path, &target);
         if to == "/" || (path.ends_with('/') && target.ends_with('/')) {
@@ -410,7 +420,7 @@ impl Merger<'_> {
             );
             self.report
                 .push(problem.help("write the whole path, for example to=\"/opt/model.bin\""));
-            return;
+            return None;
         }
         let spec = FetchSpec {
             url: url.text().to_owned(),
@@ -418,10 +428,7 @@ impl Merger<'_> {
             to,
             mode: mode(node),
         };
-        request
-            .fetches
-            .retain(|other| other.to != spec.to || other.value == spec);
-        request.fetches.push(url.spanned(spec));
+        Some(url.spanned(spec))
     }
 
     fn user(&mut self, node: &Node) -> Option<User> {

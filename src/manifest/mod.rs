@@ -69,12 +69,31 @@ fn assemble(
     for name in declarations.names(Kind::Base) {
         chains.of(Kind::Base, name, report);
     }
+    let settings: Vec<Node> = nodes
+        .iter()
+        .filter(|node| is_setting(node))
+        .cloned()
+        .collect();
     let mut merger = Merger {
         files,
         report,
         cache: BTreeMap::new(),
-        top: nodes,
+        top: &settings,
     };
+    for node in nodes {
+        merger.examine(node);
+        if matches!(node.rule.name, "base" | "image") {
+            node.children.iter().for_each(|child| merger.examine(child));
+            let kind = if node.rule.name == "base" {
+                Kind::Base
+            } else {
+                Kind::Image
+            };
+            if node.argument(0).is_none() {
+                chains.nameless(kind, node, merger.report);
+            }
+        }
+    }
     let mut images = Vec::new();
     let mut seen = BTreeSet::new();
     for name in of(nodes, "image").filter_map(|node| node.argument(0)) {
@@ -101,6 +120,11 @@ fn assemble(
         runs,
         projects,
     }
+}
+
+/// Whether a node of the top level holds for every image.
+fn is_setting(node: &Node) -> bool {
+    language::rule(node.rule.name, Place::Image).is_some() && node.rule.places.contains(&Place::Top)
 }
 
 fn of<'n>(nodes: &'n [Node], name: &'n str) -> impl Iterator<Item = &'n Node> {

@@ -113,10 +113,13 @@ pub(super) fn name(text: &str, separators: &str) -> Result<(), Mistake> {
         }
         after_separator = separator;
     }
-    if text.is_empty() || after_separator {
-        let range = text.len().saturating_sub(1)..text.len();
+    if text.is_empty() {
+        return Err(Mistake::whole("the name is empty", "nothing here")
+            .help(format!("write {}", Form::Name.example())));
+    }
+    if after_separator {
         return Err(Mistake {
-            range: Some(range).filter(|_| !text.is_empty()),
+            range: Some(text.len() - 1..text.len()),
             ..name_mistake(text, "a name ends with a letter or digit")
         });
     }
