@@ -301,7 +301,7 @@ pub(super) fn meant(name: &str, known: &[&str], list: &str) -> String {
 }
 
 /// The `debian` and `from` nodes of a part.
-pub(super) fn roots<'n>(node: &'n Node) -> impl Iterator<Item = &'n Node> {
+pub(super) fn roots(node: &Node) -> impl Iterator<Item = &Node> {
     node.all("debian").chain(node.all("from"))
 }
 

@@ -1,9 +1,10 @@
 //! KDL text → [`Manifest`], with every mistake reported at once.
 //!
-//! `syntax` reads KDL, `check` holds it against the table in `language`, `chain` follows bases, `merge` and `runs` put
+//! `syntax` reads KDL, `check` holds it against the table in `rules`, `chain` follows bases, `merge` and `runs` put
 //! images and runs together. This module sees text alone: it never reads a file (requirements files come through
 //! [`ProjectFiles`]), a clock or the environment, and never panics on any text.
 
+mod axes;
 mod bases;
 mod chain;
 mod check;
@@ -13,11 +14,14 @@ mod merge;
 mod mistake;
 mod model;
 mod node;
+mod packages;
 mod paths;
 mod report;
 mod requirement;
 mod requirements_file;
+mod rules;
 mod runs;
+mod scalars;
 mod schema;
 mod secrets;
 mod syntax;

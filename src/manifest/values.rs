@@ -179,10 +179,13 @@ fn choice(form: Form, text: &str) -> Result<(), Mistake> {
     Err(Mistake::whole(format!("`{}` is not {what}", shorten(text)), "unknown").help(help))
 }
 
+/// Whether a character may stand at a place.
+type Test = fn(char) -> bool;
+
 /// Values whose form is a set of characters and a length.
 fn simple(form: Form, text: &str) -> Result<(), Mistake> {
     let lower = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let (first, rest, length): (fn(char) -> bool, fn(char) -> bool, _) = match form {
+    let (first, rest, length): (Test, Test, _) = match form {
         Form::Suite => (
             |c| c.is_ascii_lowercase(),
             |c| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-".contains(c),
