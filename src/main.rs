@@ -11,5 +11,5 @@ fn main() -> ExitCode {
     {
         return imagewright::runtime::helper::main();
     }
-    ExitCode::SUCCESS
+    imagewright::cli::main()
 }

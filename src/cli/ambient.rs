@@ -43,7 +43,11 @@ fn split_login(text: &str) -> (String, Option<Login>) {
     let Ok(mut url) = url::Url::parse(text) else {
         return (text.to_owned(), None);
     };
-    let decode = |part: &str| percent_encoding::percent_decode_str(part).decode_utf8_lossy().into_owned();
+    let decode = |part: &str| {
+        percent_encoding::percent_decode_str(part)
+            .decode_utf8_lossy()
+            .into_owned()
+    };
     let login = (!url.username().is_empty() || url.password().is_some()).then(|| Login {
         username: decode(url.username()),
         password: decode(url.password().unwrap_or("")),
@@ -64,7 +68,9 @@ fn python_index(home: &Path) -> Option<String> {
                 home.join(".pip/pip.conf"),
                 PathBuf::from("/etc/pip.conf"),
             ];
-            own.into_iter().chain(files).find_map(|path| pip_index(&fs::read_to_string(path).ok()?))
+            own.into_iter()
+                .chain(files)
+                .find_map(|path| pip_index(&fs::read_to_string(path).ok()?))
         })
 }
 
@@ -91,7 +97,9 @@ fn index_logins(variables: impl Iterator<Item = (String, String)>) -> BTreeMap<S
             .strip_prefix("IMAGEWRIGHT_INDEX_")
             .and_then(|rest| rest.strip_suffix("_USERNAME"));
         if let Some(name) = name {
-            let password = all.get(&format!("IMAGEWRIGHT_INDEX_{name}_PASSWORD")).cloned();
+            let password = all
+                .get(&format!("IMAGEWRIGHT_INDEX_{name}_PASSWORD"))
+                .cloned();
             let login = Login {
                 username: username.clone(),
                 password: password.unwrap_or_default(),
@@ -110,7 +118,10 @@ fn netrc(home: &Path) -> BTreeMap<String, Login> {
 /// Machines and logins of a netrc text; the first entry of a machine counts, `default` and macros are passed over.
 fn parse_netrc(text: &str) -> BTreeMap<String, Login> {
     let mut logins: BTreeMap<String, Login> = BTreeMap::new();
-    let uncommented: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
+    let uncommented: Vec<&str> = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .collect();
     let joined = uncommented.join(" ");
     let mut words = joined.split_whitespace();
     let mut current: Option<(String, Login)> = None;
@@ -166,7 +177,10 @@ fn debian_mirrors() -> BTreeMap<String, Vec<String>> {
         let Ok(text) = fs::read_to_string(&path) else {
             continue;
         };
-        if path.extension().is_some_and(|extension| extension == "sources") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "sources")
+        {
             apt_deb822(&text, &mut mirrors);
         } else {
             apt_lines(&text, &mut mirrors);
@@ -191,9 +205,15 @@ fn apt_deb822(text: &str, mirrors: &mut BTreeMap<String, Vec<String>>) {
         let field = |name: &str| -> Vec<String> {
             let found = stanza.lines().find_map(|line| {
                 let (key, value) = line.split_once(':')?;
-                key.trim().eq_ignore_ascii_case(name).then(|| value.trim().to_owned())
+                key.trim()
+                    .eq_ignore_ascii_case(name)
+                    .then(|| value.trim().to_owned())
             });
-            found.unwrap_or_default().split_whitespace().map(str::to_owned).collect()
+            found
+                .unwrap_or_default()
+                .split_whitespace()
+                .map(str::to_owned)
+                .collect()
         };
         let disabled = field("Enabled").first().is_some_and(|value| value == "no");
         if disabled || !field("Types").iter().any(|kind| kind == "deb") {
@@ -224,16 +244,20 @@ fn apt_lines(text: &str, mirrors: &mut BTreeMap<String, Vec<String>>) {
 }
 
 fn keyrings() -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = ["/usr/share/keyrings", "/etc/apt/trusted.gpg.d", "/etc/apt/keyrings"]
-        .into_iter()
-        .flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten())
-        .map(|entry| entry.path())
-        .filter(|path| {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            name.starts_with("debian-archive") && (name.ends_with(".gpg") || name.ends_with(".asc"))
-        })
-        .filter(|path| !path.to_string_lossy().contains("removed"))
-        .collect();
+    let mut found: Vec<PathBuf> = [
+        "/usr/share/keyrings",
+        "/etc/apt/trusted.gpg.d",
+        "/etc/apt/keyrings",
+    ]
+    .into_iter()
+    .flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten())
+    .map(|entry| entry.path())
+    .filter(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("debian-archive") && (name.ends_with(".gpg") || name.ends_with(".asc"))
+    })
+    .filter(|path| !path.to_string_lossy().contains("removed"))
+    .collect();
     found.sort();
     found
 }
@@ -245,7 +269,8 @@ fn certificates() -> Vec<PathBuf> {
 
 fn registry_auth(home: &Path) -> Vec<PathBuf> {
     let docker = variable("DOCKER_CONFIG").map_or_else(|| home.join(".docker"), PathBuf::from);
-    let runtime = variable("XDG_RUNTIME_DIR").map(|folder| PathBuf::from(folder).join("containers/auth.json"));
+    let runtime = variable("XDG_RUNTIME_DIR")
+        .map(|folder| PathBuf::from(folder).join("containers/auth.json"));
     variable("REGISTRY_AUTH_FILE")
         .map(PathBuf::from)
         .into_iter()
@@ -265,8 +290,17 @@ mod tests {
         let text = "# machine commented login x password y\nmachine a.example login u password p\n\
                     machine b.example\n  login v\n  password q\ndefault login d password d\nmachine a.example login z password z";
         let logins = parse_netrc(text);
-        assert_eq!(logins.keys().collect::<Vec<_>>(), ["a.example", "b.example"]);
-        assert_eq!((logins["a.example"].username.as_str(), logins["a.example"].password.as_str()), ("u", "p"));
+        assert_eq!(
+            logins.keys().collect::<Vec<_>>(),
+            ["a.example", "b.example"]
+        );
+        assert_eq!(
+            (
+                logins["a.example"].username.as_str(),
+                logins["a.example"].password.as_str()
+            ),
+            ("u", "p")
+        );
         assert_eq!(logins["b.example"].password, "q");
         assert!(!format!("{logins:?}").contains('q'));
     }
@@ -290,11 +324,22 @@ mod tests {
 
     #[test]
     fn pip_configuration_and_user_info() {
-        assert_eq!(pip_index("[list]\nindex-url = a\n[global]\ncert=x\nindex-url = https://i.example/simple"), Some("https://i.example/simple".into()));
+        assert_eq!(
+            pip_index(
+                "[list]\nindex-url = a\n[global]\ncert=x\nindex-url = https://i.example/simple"
+            ),
+            Some("https://i.example/simple".into())
+        );
         assert_eq!(pip_index("[global]\nextra-index-url = b"), None);
         let (url, login) = split_login("https://us%40er:p%2Fw@i.example/simple");
         assert_eq!(url, "https://i.example/simple");
-        assert!(login == Some(Login { username: "us@er".into(), password: "p/w".into() }));
+        assert!(
+            login
+                == Some(Login {
+                    username: "us@er".into(),
+                    password: "p/w".into()
+                })
+        );
     }
 
     #[test]
@@ -304,7 +349,11 @@ mod tests {
             ("IMAGEWRIGHT_INDEX_TEAM_ML_PASSWORD", "p"),
             ("OTHER", "x"),
         ];
-        let logins = index_logins(variables.iter().map(|(key, value)| ((*key).into(), (*value).into())));
+        let logins = index_logins(
+            variables
+                .iter()
+                .map(|(key, value)| ((*key).into(), (*value).into())),
+        );
         assert_eq!(logins.keys().collect::<Vec<_>>(), ["team-ml"]);
     }
 }

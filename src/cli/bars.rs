@@ -87,7 +87,10 @@ fn verb(stage: Stage) -> &'static str {
 }
 
 fn bar(stage: Stage, name: &str, total: Option<u64>) -> ProgressBar {
-    let bytes = !matches!(stage, Stage::Resolve | Stage::Configure | Stage::Unpack | Stage::Run);
+    let bytes = !matches!(
+        stage,
+        Stage::Resolve | Stage::Configure | Stage::Unpack | Stage::Run
+    );
     let template = match (total, bytes) {
         (Some(_), true) => "{prefix:>12} {msg:<32!} {bar:24} {bytes:>10}/{total_bytes}",
         (Some(_), false) => "{prefix:>12} {msg:<32!} {bar:24} {pos:>5}/{len}",

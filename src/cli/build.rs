@@ -85,7 +85,14 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
     let manifest = context.manifest()?;
     let store = context.store()?;
     let http = context.http()?;
-    let built = images(context, &store, &http, &manifest, &arguments.images, arguments.locked)?;
+    let built = images(
+        context,
+        &store,
+        &http,
+        &manifest,
+        &arguments.images,
+        arguments.locked,
+    )?;
     let document = BuildDocument {
         images: built.iter().map(document).collect(),
     };
@@ -129,7 +136,10 @@ pub fn images(
     let builder = Builder::new(context, store, http, manifest)?;
     let mut all = Vec::new();
     for image in &manifest.images {
-        let Some(content) = current.content.get(image.name.as_str()).filter(|_| wanted.contains(image.name.as_str()))
+        let Some(content) = current
+            .content
+            .get(image.name.as_str())
+            .filter(|_| wanted.contains(image.name.as_str()))
         else {
             continue;
         };
@@ -211,5 +221,8 @@ fn text(image: &BuiltDocument) -> String {
     } else {
         "already built".into()
     };
-    format!("{} {} {}\n  {sizes}, {news}", image.name, image.platform, image.digest)
+    format!(
+        "{} {} {}\n  {sizes}, {news}",
+        image.name, image.platform, image.digest
+    )
 }

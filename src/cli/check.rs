@@ -25,8 +25,16 @@ pub struct CheckDocument {
 pub fn run(context: &Context, _: &Arguments) -> Result<ExitCode, Failure> {
     let manifest = context.manifest()?;
     let document = CheckDocument {
-        images: manifest.images.iter().map(|image| image.name.value.clone()).collect(),
-        runs: manifest.runs.iter().map(|run| run.name.value.clone()).collect(),
+        images: manifest
+            .images
+            .iter()
+            .map(|image| image.name.value.clone())
+            .collect(),
+        runs: manifest
+            .runs
+            .iter()
+            .map(|run| run.name.value.clone())
+            .collect(),
     };
     if context.global.json {
         output::json(&document);

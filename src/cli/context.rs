@@ -26,7 +26,13 @@ const MANIFEST_LIMIT: u64 = 4 << 20;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Global {
     /// The project's folder, or its manifest file.
-    #[arg(short = 'C', long = "project", global = true, value_name = "PATH", default_value = ".")]
+    #[arg(
+        short = 'C',
+        long = "project",
+        global = true,
+        value_name = "PATH",
+        default_value = "."
+    )]
     pub project: PathBuf,
     /// The store's folder; default: `imagewright` in the user's cache folder.
     #[arg(long, global = true, value_name = "DIR", env = "IMAGEWRIGHT_STORE")]
@@ -74,7 +80,13 @@ impl Context {
             .thread_stack_size(16 << 20)
             .enable_all()
             .build()
-            .map_err(|error| Failure::plain(Kind::Unavailable, format!("cannot start threads: {error}"), ""))?;
+            .map_err(|error| {
+                Failure::plain(
+                    Kind::Unavailable,
+                    format!("cannot start threads: {error}"),
+                    "",
+                )
+            })?;
         Ok(Self {
             lock_path: folder.join(LOCK),
             folder,
@@ -110,7 +122,10 @@ impl Context {
                 .filter(|path| path.is_absolute())
                 .unwrap_or_else(|| ambient::home().join(".cache"))
         };
-        self.global.store.clone().unwrap_or_else(|| cache().join("imagewright"))
+        self.global
+            .store
+            .clone()
+            .unwrap_or_else(|| cache().join("imagewright"))
     }
 
     /// The network client.
@@ -148,7 +163,11 @@ impl Context {
             let mut file = tempfile::Builder::new()
                 .prefix(".imagewright.lock.")
                 .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-                .tempfile_in(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?;
+                .tempfile_in(if folder.as_os_str().is_empty() {
+                    Path::new(".")
+                } else {
+                    folder
+                })?;
             std::io::Write::write_all(&mut file, lock.to_text().as_bytes())?;
             file.as_file().sync_all()?;
             file.persist(&self.lock_path)?;
@@ -164,7 +183,11 @@ impl Context {
     }
 
     /// The images with these names, or all if none is given.
-    pub fn select<'a>(&self, manifest: &'a Manifest, names: &[String]) -> Result<Vec<&'a ImageRequest>, Failure> {
+    pub fn select<'a>(
+        &self,
+        manifest: &'a Manifest,
+        names: &[String],
+    ) -> Result<Vec<&'a ImageRequest>, Failure> {
         if names.is_empty() {
             return Ok(manifest.images.iter().collect());
         }
@@ -172,7 +195,13 @@ impl Context {
             .iter()
             .map(|name| {
                 let found = manifest.image(name);
-                found.ok_or_else(|| unknown("image", name, manifest.images.iter().map(|image| image.name.as_str())))
+                found.ok_or_else(|| {
+                    unknown(
+                        "image",
+                        name,
+                        manifest.images.iter().map(|image| image.name.as_str()),
+                    )
+                })
             })
             .collect()
     }
@@ -196,8 +225,13 @@ pub fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>)
 
 fn locate(project: &Path) -> (PathBuf, PathBuf) {
     if project.is_file() {
-        let folder = project.parent().filter(|parent| !parent.as_os_str().is_empty());
-        (folder.unwrap_or(Path::new(".")).to_owned(), project.to_owned())
+        let folder = project
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        (
+            folder.unwrap_or(Path::new(".")).to_owned(),
+            project.to_owned(),
+        )
     } else {
         (project.to_owned(), project.join(MANIFEST))
     }
@@ -220,15 +254,23 @@ fn read_text(path: &Path, limit: u64) -> Result<String, Failure> {
         _ => usage(format!("cannot read {name}: {error}"), ""),
     })?;
     if !meta.is_file() {
-        return Err(usage(format!("{name} is not a file"), "give the project's folder or the manifest file with -C"));
+        return Err(usage(
+            format!("{name} is not a file"),
+            "give the project's folder or the manifest file with -C",
+        ));
     }
     if meta.len() > limit {
         return Err(usage(
-            format!("{name} has {} MB, more than {} MB", meta.len() / 1_000_000, limit / 1_000_000),
+            format!(
+                "{name} has {} MB, more than {} MB",
+                meta.len() / 1_000_000,
+                limit / 1_000_000
+            ),
             "this is not a manifest that a person wrote; is it the right file?",
         ));
     }
-    let bytes = std::fs::read(path).map_err(|error| usage(format!("cannot read {name}: {error}"), ""))?;
+    let bytes =
+        std::fs::read(path).map_err(|error| usage(format!("cannot read {name}: {error}"), ""))?;
     String::from_utf8(bytes).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         let text = String::from_utf8_lossy(&error.as_bytes()[..valid]).into_owned();
@@ -251,7 +293,10 @@ impl ProjectFiles for Folder {
             return Err("it is not a file".into());
         }
         if meta.len() > MANIFEST_LIMIT {
-            return Err(format!("it is larger than {} MB", MANIFEST_LIMIT / 1_000_000));
+            return Err(format!(
+                "it is larger than {} MB",
+                MANIFEST_LIMIT / 1_000_000
+            ));
         }
         std::fs::read_to_string(&path).map_err(|error| error.to_string())
     }

@@ -23,10 +23,9 @@ pub struct Arguments {
 
 /// Prints the comparison.
 pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let platform: Platform = arguments
-        .platform
-        .parse()
-        .map_err(|message: String| Failure::plain(Kind::Usage, message, "for example linux/amd64"))?;
+    let platform: Platform = arguments.platform.parse().map_err(|message: String| {
+        Failure::plain(Kind::Usage, message, "for example linux/amd64")
+    })?;
     let (old, before) = find(context, &arguments.before, platform)?;
     let (new, after) = find(context, &arguments.after, platform)?;
     let diff = diff_images(&old, &before, &new, &after);
@@ -64,18 +63,34 @@ fn find(context: &Context, name: &str, platform: Platform) -> Result<(Lock, Lock
     let missing = |what: String, hint: &str| Failure::plain(Kind::NotFound, what, hint);
     let (lock, image) = match name.rsplit_once(':') {
         Some((file, image)) => {
-            let text = std::fs::read_to_string(file)
-                .map_err(|error| missing(format!("cannot read the lock {file}: {error}"), "write LOCKFILE:IMAGE"))?;
+            let text = std::fs::read_to_string(file).map_err(|error| {
+                missing(
+                    format!("cannot read the lock {file}: {error}"),
+                    "write LOCKFILE:IMAGE",
+                )
+            })?;
             (Lock::parse(&SourceText::new(file, text))?, image)
         }
         None => {
             let lock = context.lock()?;
-            (lock.ok_or_else(|| missing("there is no lock".into(), "run `imagewright lock` first"))?, name)
+            (
+                lock.ok_or_else(|| {
+                    missing("there is no lock".into(), "run `imagewright lock` first")
+                })?,
+                name,
+            )
         }
     };
-    let found = lock.images.get(image).and_then(|platforms| platforms.get(&platform)).cloned();
+    let found = lock
+        .images
+        .get(image)
+        .and_then(|platforms| platforms.get(&platform))
+        .cloned();
     match found {
         Some(found) => Ok((lock, found)),
-        None => Err(missing(format!("the lock has no image `{image}` for {platform}"), "run `imagewright lock`")),
+        None => Err(missing(
+            format!("the lock has no image `{image}` for {platform}"),
+            "run `imagewright lock`",
+        )),
     }
 }

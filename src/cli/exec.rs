@@ -49,7 +49,14 @@ impl Output for Through {
 pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let store = context.store()?;
     let http = context.http()?;
-    let image = build::one(context, &store, &http, &arguments.image, None, arguments.locked)?;
+    let image = build::one(
+        context,
+        &store,
+        &http,
+        &arguments.image,
+        None,
+        arguments.locked,
+    )?;
     let lower = trees::unpack_all(context, &store, &image.layers)?;
     let settings = image.settings()?;
     let spec = ContainerSpec {

@@ -66,8 +66,14 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
     let (path, digest) = if let Some(dir) = &target.oci {
         (dir, export_layout(dir, name, &images, &source, progress)?)
     } else if let Some(file) = &target.oci_archive {
-        let archive = OciArchive { name, images: &images };
-        (file, write_file(file, |out| archive.write(out, &source, progress))?)
+        let archive = OciArchive {
+            name,
+            images: &images,
+        };
+        (
+            file,
+            write_file(file, |out| archive.write(out, &source, progress))?,
+        )
     } else if let Some(file) = &target.docker_archive {
         let [image] = images.as_slice() else {
             return Err(Failure::plain(
@@ -77,9 +83,16 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
             ));
         };
         let archive = DockerArchive { name, image };
-        (file, write_file(file, |out| archive.write(out, &source, progress))?)
+        (
+            file,
+            write_file(file, |out| archive.write(out, &source, progress))?,
+        )
     } else {
-        return Err(Failure::plain(Kind::Usage, "nothing says where to write", "give --oci DIR"));
+        return Err(Failure::plain(
+            Kind::Usage,
+            "nothing says where to write",
+            "give --oci DIR",
+        ));
     };
     let document = ExportDocument {
         path: path.display().to_string(),

@@ -108,7 +108,10 @@ impl Failure {
             error: ErrorBody {
                 code: kind.exit_code(),
                 kind: format!("{kind:?}"),
-                message: std::iter::once(self.error.to_string()).chain(self.causes()).collect::<Vec<_>>().join(": "),
+                message: std::iter::once(self.error.to_string())
+                    .chain(self.causes())
+                    .collect::<Vec<_>>()
+                    .join(": "),
                 hint: self.error.hint(),
                 problems: problems.collect(),
             },

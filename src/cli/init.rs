@@ -25,10 +25,14 @@ run "imports" image="model" {
 /// Writes the example unless a manifest is there.
 pub fn run(context: &Context, _: &Arguments) -> Result<ExitCode, Failure> {
     let path = &context.manifest_path;
-    let made = std::fs::File::create_new(path).and_then(|mut file| std::io::Write::write_all(&mut file, EXAMPLE.as_bytes()));
+    let made = std::fs::File::create_new(path)
+        .and_then(|mut file| std::io::Write::write_all(&mut file, EXAMPLE.as_bytes()));
     match made {
         Ok(()) => {
-            output::line(&format!("wrote {}; now run: imagewright test", path.display()));
+            output::line(&format!(
+                "wrote {}; now run: imagewright test",
+                path.display()
+            ));
             Ok(ExitCode::SUCCESS)
         }
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(Failure::plain(
@@ -36,6 +40,10 @@ pub fn run(context: &Context, _: &Arguments) -> Result<ExitCode, Failure> {
             format!("{} is there already", path.display()),
             "it was left as it is",
         )),
-        Err(error) => Err(Failure::plain(Kind::Unavailable, format!("cannot write {}: {error}", path.display()), "")),
+        Err(error) => Err(Failure::plain(
+            Kind::Unavailable,
+            format!("cannot write {}: {error}", path.display()),
+            "",
+        )),
     }
 }

@@ -40,7 +40,14 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
     let platform = platform(arguments.platform.as_deref())?;
     let store = context.store()?;
     let http = context.http()?;
-    let image = build::one(context, &store, &http, &arguments.image, platform, arguments.locked)?;
+    let image = build::one(
+        context,
+        &store,
+        &http,
+        &arguments.image,
+        platform,
+        arguments.locked,
+    )?;
     let kind = match arguments.into {
         Some(Into::Docker) => EngineKind::Docker,
         Some(Into::Podman) => EngineKind::Podman,
@@ -49,7 +56,13 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
     };
     let name = arguments.name.as_deref().unwrap_or(&arguments.image);
     let source = StoreSource::new(&store);
-    let id = load(&Engine::new(kind), name, &image, &source, &*context.progress)?;
+    let id = load(
+        &Engine::new(kind),
+        name,
+        &image,
+        &source,
+        &*context.progress,
+    )?;
     if context.global.json {
         output::json(&serde_json::json!({ "name": name, "id": id }));
     } else {

@@ -33,7 +33,11 @@ pub struct LockedFlag {
 impl LockedFlag {
     /// What may change.
     pub fn mode(self) -> Mode {
-        if self.locked { Mode::Locked } else { Mode::Keep }
+        if self.locked {
+            Mode::Locked
+        } else {
+            Mode::Keep
+        }
     }
 }
 
@@ -71,14 +75,17 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
                 "give one of them",
             ));
         }
-        (Some(names), false) => Mode::Upgrade(names.iter().map(|name| lock::normalize(name)).collect()),
+        (Some(names), false) => {
+            Mode::Upgrade(names.iter().map(|name| lock::normalize(name)).collect())
+        }
         (None, _) => arguments.locked.mode(),
     };
     let manifest = context.manifest()?;
     let previous = context.lock()?;
     let store = context.store()?;
     let http = context.http()?;
-    let stage = locking::bring_up_to_date(context, &store, &http, &manifest, previous.as_ref(), &mode);
+    let stage =
+        locking::bring_up_to_date(context, &store, &http, &manifest, previous.as_ref(), &mode);
     let locked = context.wait(stage)?;
     if locked.changed {
         context.write_lock(&locked.lock)?;

@@ -72,7 +72,14 @@ mod tests {
 
     #[test]
     fn sizes_for_people() {
-        let cases = [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (559_000_000, "559 MB"), (1_270_000_000, "1.3 GB"), (999_600, "1.0 MB")];
+        let cases = [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (559_000_000, "559 MB"),
+            (1_270_000_000, "1.3 GB"),
+            (999_600, "1.0 MB"),
+        ];
         for (bytes, text) in cases {
             assert_eq!(size(bytes), text);
         }

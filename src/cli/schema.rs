@@ -1,8 +1,10 @@
 //! x
-use std::process::ExitCode;
 use super::failure::Failure;
+use std::process::ExitCode;
 /// x
 #[derive(Debug, clap::Args)]
 pub struct Arguments {}
 /// x
-pub fn run(_: &Arguments) -> Result<ExitCode, Failure> { Ok(ExitCode::SUCCESS) }
+pub fn run(_: &Arguments) -> Result<ExitCode, Failure> {
+    Ok(ExitCode::SUCCESS)
+}

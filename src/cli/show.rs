@@ -84,9 +84,13 @@ fn base(name: &str) -> Result<ExitCode, Failure> {
 
 fn image(context: &Context, name: &str) -> Result<ExitCode, Failure> {
     let manifest = context.manifest()?;
-    let request = manifest
-        .image(name)
-        .ok_or_else(|| unknown("image", name, manifest.images.iter().map(|image| image.name.as_str())))?;
+    let request = manifest.image(name).ok_or_else(|| {
+        unknown(
+            "image",
+            name,
+            manifest.images.iter().map(|image| image.name.as_str()),
+        )
+    })?;
     let Some(lock) = context.lock()? else {
         return Err(not_locked(name));
     };
@@ -136,10 +140,18 @@ fn platform_document(
     let asked_os = |name: &str| request.os.iter().any(|os| os.name == name);
     let (base, base_debs): (String, &[String]) = match &locked.base {
         LockedBase::From { reference, digest } => (format!("{reference} ({digest})"), &[]),
-        LockedBase::Debian { suite, debs, .. } => (format!("Debian {suite}, {} packages", debs.len()), debs),
+        LockedBase::Debian { suite, debs, .. } => {
+            (format!("Debian {suite}, {} packages", debs.len()), debs)
+        }
     };
-    let wheels = locked.wheels.iter().filter_map(|file| lock.wheels.get(file));
-    let debs = base_debs.iter().chain(&locked.debs).filter_map(|id| lock.debs.get(id));
+    let wheels = locked
+        .wheels
+        .iter()
+        .filter_map(|file| lock.wheels.get(file));
+    let debs = base_debs
+        .iter()
+        .chain(&locked.debs)
+        .filter_map(|id| lock.debs.get(id));
     ShowPlatform {
         platform,
         request: locked.request,
@@ -174,10 +186,17 @@ fn text(document: &ShowDocument) -> String {
         line(format!("  base     {}", platform.base));
         line(format!("  python   {}", platform.python));
         line(format!("  request  {}", platform.request));
-        let digest = platform.digest.map_or("not built in this store".into(), |digest| digest.to_string());
+        let digest = platform
+            .digest
+            .map_or("not built in this store".into(), |digest| {
+                digest.to_string()
+            });
         line(format!("  digest   {digest}"));
         for (title, packages) in [("pip", &platform.pip), ("os", &platform.os)] {
-            line(format!("  {title} ({} packages; * = asked for)", packages.len()));
+            line(format!(
+                "  {title} ({} packages; * = asked for)",
+                packages.len()
+            ));
             for package in packages {
                 let mark = if package.requested { '*' } else { ' ' };
                 line(format!("  {mark} {} {}", package.name, package.version));

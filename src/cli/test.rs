@@ -1,9 +1,11 @@
 //! x
-use std::process::ExitCode;
 use super::context::Context;
 use super::failure::Failure;
+use std::process::ExitCode;
 /// x
 #[derive(Debug, clap::Args)]
 pub struct Arguments {}
 /// x
-pub fn run(_: &Context, _: &Arguments) -> Result<ExitCode, Failure> { Ok(ExitCode::SUCCESS) }
+pub fn run(_: &Context, _: &Arguments) -> Result<ExitCode, Failure> {
+    Ok(ExitCode::SUCCESS)
+}

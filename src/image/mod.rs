@@ -96,7 +96,10 @@ impl<'a> StoreSource<'a> {
     fn recipe(&self, layer: &Layer) -> io::Result<Box<dyn Read + Send>> {
         let recipe = Recipe::load(self.store, &layer.key).map_err(io::Error::other)?;
         let Some(recipe) = recipe else {
-            let gone = format!("the store has no recipe of {}; build the image again", layer.comment);
+            let gone = format!(
+                "the store has no recipe of {}; build the image again",
+                layer.comment
+            );
             return Err(io::Error::new(io::ErrorKind::NotFound, gone));
         };
         let reader = recipe.into_reader(self.store).map_err(io::Error::other)?;

@@ -36,12 +36,21 @@ impl Image {
             text.parse()
                 .map_err(|_| ImageError::Encoding(format!("the user `{user}` is not numeric")))
         };
-        let env = config.env().iter().flatten().filter_map(|pair| pair.split_once('='));
+        let env = config
+            .env()
+            .iter()
+            .flatten()
+            .filter_map(|pair| pair.split_once('='));
         Ok(Settings {
-            env: env.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            env: env
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
             uid: number(uid)?,
             gid: number(gid)?,
-            workdir: config.working_dir().clone().filter(|folder| !folder.is_empty()),
+            workdir: config
+                .working_dir()
+                .clone()
+                .filter(|folder| !folder.is_empty()),
         })
     }
 }

@@ -184,7 +184,11 @@ impl Recipe {
         Ok(bytes)
     }
 
-    fn open<'a>(recipe: Cow<'a, Self>, store: &Store, from: u64) -> Result<RecipeReader<'a>, LayerError> {
+    fn open<'a>(
+        recipe: Cow<'a, Self>,
+        store: &Store,
+        from: u64,
+    ) -> Result<RecipeReader<'a>, LayerError> {
         let path = store.recipe_path(&recipe.layer.key);
         let literals = File::open(&path).map_err(LayerError::io("read", &path))?;
         let mut wheels = Vec::new();

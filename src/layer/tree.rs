@@ -1,6 +1,8 @@
 //! placeholder until merged
-use std::path::PathBuf;
 use super::{Layer, LayerError};
 use crate::store::Store;
+use std::path::PathBuf;
 /// x
-pub fn unpack(_: &Store, _: &Layer) -> Result<PathBuf, LayerError> { unreachable!() }
+pub fn unpack(_: &Store, _: &Layer) -> Result<PathBuf, LayerError> {
+    unreachable!()
+}

@@ -471,7 +471,9 @@ impl Reader {
                 "python" => python = self.python(child),
                 "os-layer" => {
                     os_request = self.digest(child, Some("request"));
-                    os_diff_id = child.get("diff-id").and_then(|_| self.digest(child, Some("diff-id")));
+                    os_diff_id = child
+                        .get("diff-id")
+                        .and_then(|_| self.digest(child, Some("diff-id")));
                 }
                 "wheel" => wheels.extend(self.text(child, None)),
                 "deb" => debs.extend(self.text(child, None)),

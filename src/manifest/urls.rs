@@ -63,25 +63,11 @@ pub(super) fn registry(text: &str) -> Result<(), Mistake> {
 /// `HOST[:PORT]/PATH[:TAG][@sha256:…]` as the OCI distribution specification has it, or `oci:DIR[:TAG]`.
 pub(super) fn image(text: &str) -> Result<(), Mistake> {
     let help = "write \"HOST/NAME:TAG\", for example \"registry.example.com/python:3.12-slim\", or \"oci:DIR\" for an OCI layout";
-    if let Some(folder) = text.strip_prefix("oci:") {
-        let (folder, tag) = folder
-            .rsplit_once(':')
-            .map_or((folder, None), |(folder, tag)| (folder, Some(tag)));
-        paths::source(folder).map_err(|mistake| mistake.shifted(4))?;
-        return tag.map_or(Ok(()), |found| image_tag(text, found, help));
+    if let Some(layout) = text.strip_prefix("oci:") {
+        return self::layout(text, layout, help);
     }
     no_scheme(text, help)?;
-    let (rest, digest) = text
-        .split_once('@')
-        .map_or((text, None), |(rest, digest)| (rest, Some(digest)));
-    if digest.is_some_and(|digest| digest.parse::<crate::digest::Digest>().is_err()) {
-        return Err(Mistake::at(
-            rest.len()..text.len(),
-            "the digest is not a SHA-256",
-            "not `@sha256:` and 64 hex digits",
-        )
-        .help(help));
-    }
+    let rest = without_digest(text, text, help)?;
     let Some((host, path)) = rest.split_once('/') else {
         return Err(Mistake::whole(
             format!("`{}` does not say which registry", shorten(text)),
@@ -95,6 +81,38 @@ pub(super) fn image(text: &str) -> Result<(), Mistake> {
         .map_or((path, None), |(path, found)| (path, Some(found)));
     repository(text, path, host.len() + 1, help)?;
     found.map_or(Ok(()), |found| image_tag(text, found, help))
+}
+
+/// `DIR[:TAG][@sha256:…]`. A layout may lie outside the project, where several projects share it.
+fn layout(text: &str, layout: &str, help: &str) -> Result<(), Mistake> {
+    let layout = without_digest(text, layout, help)?;
+    let (folder, tag) = match layout.rsplit_once(':') {
+        Some((folder, tag)) if !tag.contains('/') => (folder, Some(tag)),
+        _ => (layout, None),
+    };
+    if folder.is_empty() || folder.contains('\0') {
+        return Err(
+            Mistake::whole("`oci:` names no folder", "the layout's folder is missing").help(help),
+        );
+    }
+    tag.map_or(Ok(()), |found| image_tag(text, found, help))
+}
+
+/// `rest`, the end of `text`, without the digest after `@`, which must be one.
+fn without_digest<'a>(text: &str, rest: &'a str, help: &str) -> Result<&'a str, Mistake> {
+    let Some((before, digest)) = rest.split_once('@') else {
+        return Ok(rest);
+    };
+    if digest.parse::<crate::digest::Digest>().is_err() {
+        let start = text.len() - digest.len() - 1;
+        return Err(Mistake::at(
+            start..text.len(),
+            "the digest is not a SHA-256",
+            "not `@sha256:` and 64 hex digits",
+        )
+        .help(help));
+    }
+    Ok(before)
 }
 
 /// User info before the first slash of a text that has no scheme (with one, it is found in every value).

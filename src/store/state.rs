@@ -172,7 +172,9 @@ impl State {
         platform: &str,
     ) -> Result<Option<ImageRow>, StoreError> {
         let filter = "inputs = ?1 AND platform = ?2";
-        Ok(self.images(filter, params![inputs.to_string(), platform])?.pop())
+        Ok(self
+            .images(filter, params![inputs.to_string(), platform])?
+            .pop())
     }
 
     /// All images, by name.

@@ -26,17 +26,36 @@ pub async fn inspect(
 ) -> Result<BaseImage, Failure> {
     let reader = reader(context, http, reference)?;
     let progress = &*context.progress;
-    Ok(base::inspect(store, &*reader, reference, pinned.as_ref(), platform, progress).await?)
+    Ok(base::inspect(
+        store,
+        &*reader,
+        reference,
+        pinned.as_ref(),
+        platform,
+        progress,
+    )
+    .await?)
 }
 
-fn reader(context: &Context, http: &Http, reference: &str) -> Result<Box<dyn ImageReader>, Failure> {
-    let layout = LayoutReference::parse(reference)
-        .map_err(|error| Failure::plain(Kind::Usage, format!("`{reference}`: {error}"), "write oci:DIR@sha256:…"))?;
+fn reader(
+    context: &Context,
+    http: &Http,
+    reference: &str,
+) -> Result<Box<dyn ImageReader>, Failure> {
+    let layout = LayoutReference::parse(reference).map_err(|error| {
+        Failure::plain(
+            Kind::Usage,
+            format!("`{reference}`: {error}"),
+            "write oci:DIR@sha256:…",
+        )
+    })?;
     if let Some(layout) = layout {
         return Ok(Box::new(LayoutReader::new(&context.folder, &layout)));
     }
     let parsed: Reference = reference.parse()?;
-    Ok(Box::new(Registry::new(http.clone(), &context.ambient).repository(&parsed)))
+    Ok(Box::new(
+        Registry::new(http.clone(), &context.ambient).repository(&parsed),
+    ))
 }
 
 /// The dpkg database of a base image.
@@ -48,7 +67,10 @@ pub fn dpkg_status(store: &Store, base: &BaseImage) -> Result<String, Failure> {
         Some(status) => Ok(String::from_utf8_lossy(&status).into_owned()),
         None => Err(Failure::plain(
             Kind::Usage,
-            format!("the base {} has no dpkg, so `os` packages cannot be added to it", base.reference),
+            format!(
+                "the base {} has no dpkg, so `os` packages cannot be added to it",
+                base.reference
+            ),
             "use a base on Debian, or one that has the packages already",
         )),
     }
@@ -61,7 +83,11 @@ pub fn archive_of(image: &ImageRequest, base: Option<&BaseImage>) -> Result<Debi
         (Root::From(reference), base) => (reference, base),
     };
     let release = base.map(|base| &base.contents.os_release);
-    let field = |name: &str| release.and_then(|release| release.get(name)).map(String::as_str);
+    let field = |name: &str| {
+        release
+            .and_then(|release| release.get(name))
+            .map(String::as_str)
+    };
     match (field("ID"), field("VERSION_CODENAME")) {
         (Some("debian"), Some(codename)) => Ok(Debian {
             suite: crate::manifest::Spanned {
@@ -105,12 +131,18 @@ impl Universes {
             suite: debian.suite.value.clone(),
             mirror: debian.mirror.as_ref().map(|mirror| mirror.value.clone()),
             components: debian.components.clone(),
-            keyring: debian.keyring.as_ref().map(|path| context.folder.join(&path.value)),
+            keyring: debian
+                .keyring
+                .as_ref()
+                .map(|path| context.folder.join(&path.value)),
             updates: debian.updates,
         };
         let key = (spec, platform);
         if !self.0.contains_key(&key) {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            let now = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs();
             let outside = Outside {
                 http,
                 ambient: &context.ambient,

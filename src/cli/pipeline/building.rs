@@ -58,7 +58,12 @@ pub struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     /// Opens the state.
-    pub fn new(context: &'a Context, store: &'a Store, http: &'a Http, manifest: &'a Manifest) -> Result<Self, Failure> {
+    pub fn new(
+        context: &'a Context,
+        store: &'a Store,
+        http: &'a Http,
+        manifest: &'a Manifest,
+    ) -> Result<Self, Failure> {
         Ok(Self {
             state: store.state()?,
             context,
@@ -77,9 +82,17 @@ impl<'a> Builder<'a> {
         lock: &mut Lock,
     ) -> Result<Built, Failure> {
         let name = &request.name.value;
-        let found = lock.images.get(name).and_then(|platforms| platforms.get(&platform)).cloned();
+        let found = lock
+            .images
+            .get(name)
+            .and_then(|platforms| platforms.get(&platform))
+            .cloned();
         let Some(locked) = found else {
-            return Err(Failure::plain(Kind::Bug, format!("the lock lost image `{name}`"), ""));
+            return Err(Failure::plain(
+                Kind::Bug,
+                format!("the lock lost image `{name}`"),
+                "",
+            ));
         };
         let begun = Instant::now();
         let inputs = inputs_key(lock, &locked, platform);
@@ -121,13 +134,20 @@ impl<'a> Builder<'a> {
     }
 
     /// The image that was built from these inputs, if all its layers can still be streamed.
-    fn known(&self, inputs: &Digest, platform: Platform, locked: &LockedImage) -> Result<Option<Image>, Failure> {
+    fn known(
+        &self,
+        inputs: &Digest,
+        platform: Platform,
+        locked: &LockedImage,
+    ) -> Result<Option<Image>, Failure> {
         let row = self.state.image_by_inputs(inputs, &platform.to_string())?;
         let image = row.and_then(|row| serde_json::from_str::<Image>(&row.document).ok());
         let expected = expected_diff_ids(locked);
         Ok(image.filter(|image| {
             image.layers.iter().all(|layer| self.has(layer))
-                && expected.iter().all(|wanted| image.layers.iter().any(|layer| layer.diff_id == *wanted))
+                && expected
+                    .iter()
+                    .all(|wanted| image.layers.iter().any(|layer| layer.diff_id == *wanted))
         }))
     }
 
@@ -147,8 +167,9 @@ impl<'a> Builder<'a> {
         inputs: Digest,
         image: &Image,
     ) -> Result<(), Failure> {
-        let document = serde_json::to_string(image)
-            .map_err(|error| Failure::plain(Kind::Bug, format!("cannot record the image: {error}"), ""))?;
+        let document = serde_json::to_string(image).map_err(|error| {
+            Failure::plain(Kind::Bug, format!("cannot record the image: {error}"), "")
+        })?;
         let row = ImageRow {
             name: name.into(),
             platform: platform.to_string(),
@@ -164,13 +185,21 @@ impl<'a> Builder<'a> {
 
 /// Everything that decides an image: what the request key does not say is in the locked image.
 fn inputs_key(lock: &Lock, locked: &LockedImage, platform: Platform) -> Digest {
-    let wheels: Vec<_> = locked.wheels.iter().filter_map(|file| Some(lock.wheels.get(file)?.sha256)).collect();
+    let wheels: Vec<_> = locked
+        .wheels
+        .iter()
+        .filter_map(|file| Some(lock.wheels.get(file)?.sha256))
+        .collect();
     let debs = |ids: &[String]| -> Vec<Digest> {
-        ids.iter().filter_map(|id| Some(lock.debs.get(id)?.sha256)).collect()
+        ids.iter()
+            .filter_map(|id| Some(lock.debs.get(id)?.sha256))
+            .collect()
     };
     let base = match &locked.base {
         LockedBase::From { digest, .. } => serde_json::json!({ "from": digest }),
-        LockedBase::Debian { epoch, debs: base, .. } => serde_json::json!({ "debs": debs(base), "epoch": epoch }),
+        LockedBase::Debian {
+            epoch, debs: base, ..
+        } => serde_json::json!({ "debs": debs(base), "epoch": epoch }),
     };
     let python = &locked.python;
     identity::key(&serde_json::json!({
@@ -207,21 +236,34 @@ impl OsLayers {
                 ));
             }
         }
-        let base_request = match lock.images.get(name).and_then(|all| all.get(&platform)).map(|image| &image.base) {
+        let base_request = match lock
+            .images
+            .get(name)
+            .and_then(|all| all.get(&platform))
+            .map(|image| &image.base)
+        {
             Some(LockedBase::Debian { request, .. }) => Some(*request),
             _ => None,
         };
         if let (Some(built), Some(key)) = (&self.base, base_request) {
-            let images = lock.images.values_mut().filter_map(|platforms| platforms.get_mut(&platform));
+            let images = lock
+                .images
+                .values_mut()
+                .filter_map(|platforms| platforms.get_mut(&platform));
             for image in images {
-                if let LockedBase::Debian { request, diff_id, .. } = &mut image.base
+                if let LockedBase::Debian {
+                    request, diff_id, ..
+                } = &mut image.base
                     && *request == key
                 {
                     diff_id.get_or_insert(built.layer.diff_id);
                 }
             }
         }
-        let image = lock.images.get_mut(name).and_then(|platforms| platforms.get_mut(&platform));
+        let image = lock
+            .images
+            .get_mut(name)
+            .and_then(|platforms| platforms.get_mut(&platform));
         if let (Some(built), Some(image)) = (&self.own, image) {
             image.os_diff_id.get_or_insert(built.layer.diff_id);
         }
@@ -309,7 +351,15 @@ impl Job<'_> {
             LockedBase::Debian { .. } => Ok(None),
             LockedBase::From { reference, digest } => {
                 let (context, store, http) = (builder.context, builder.store, builder.http);
-                let base = bases::inspect(context, store, http, reference, Some(*digest), self.platform).await?;
+                let base = bases::inspect(
+                    context,
+                    store,
+                    http,
+                    reference,
+                    Some(*digest),
+                    self.platform,
+                )
+                .await?;
                 Ok(Some(base))
             }
         }
@@ -320,7 +370,15 @@ impl Job<'_> {
         let mut layers = Vec::new();
         let mut os = OsLayers::default();
         let mut epoch = 0;
-        if let LockedBase::Debian { suite, mirror, epoch: base_epoch, debs, diff_id, .. } = &self.locked.base {
+        if let LockedBase::Debian {
+            suite,
+            mirror,
+            epoch: base_epoch,
+            debs,
+            diff_id,
+            ..
+        } = &self.locked.base
+        {
             epoch = *base_epoch;
             let debs = self.debs(debs);
             let request = DebianRequest {
@@ -373,7 +431,11 @@ impl Job<'_> {
     ) -> Result<BuiltOs, Failure> {
         let builder = self.builder;
         let store = builder.store;
-        let fits = |layer: &Layer| request.expected.is_none_or(|wanted| wanted == layer.diff_id);
+        let fits = |layer: &Layer| {
+            request
+                .expected
+                .is_none_or(|wanted| wanted == layer.diff_id)
+        };
         if let Some(layer) = known(store, &request.key())?.filter(fits) {
             self.present.borrow_mut().push(layer.digest);
             return Ok(BuiltOs {
@@ -384,7 +446,11 @@ impl Job<'_> {
         if request.architecture != host_architecture() {
             return Err(Failure::plain(
                 Kind::Unavailable,
-                format!("OS packages for {} cannot be configured on this {} machine", request.architecture, host_architecture()),
+                format!(
+                    "OS packages for {} cannot be configured on this {} machine",
+                    request.architecture,
+                    host_architecture()
+                ),
                 "build this platform on a machine of its own architecture, or begin with an image that has the packages (`from`)",
             ));
         }
@@ -408,7 +474,11 @@ impl Job<'_> {
     }
 
     /// Layers above the wheels: downloads, project files, the user.
-    fn small_layers(&self, from: Option<&BaseImage>, below: &[Layer]) -> Result<Vec<Layer>, Failure> {
+    fn small_layers(
+        &self,
+        from: Option<&BaseImage>,
+        below: &[Layer],
+    ) -> Result<Vec<Layer>, Failure> {
         let store = self.builder.store;
         let mut layers = Vec::new();
         for fetch in &self.request.fetches {
@@ -431,15 +501,24 @@ impl Job<'_> {
     }
 
     /// `/etc/passwd` and `/etc/group` below the user's layer.
-    fn accounts(&self, from: Option<&BaseImage>, below: &[Layer]) -> Result<(String, String), Failure> {
+    fn accounts(
+        &self,
+        from: Option<&BaseImage>,
+        below: &[Layer],
+    ) -> Result<(String, String), Failure> {
         const PATHS: [&str; 2] = ["etc/passwd", "etc/group"];
-        let os: Vec<&Layer> = below.iter().filter(|layer| layer.comment.contains("packages")).collect();
+        let os: Vec<&Layer> = below
+            .iter()
+            .filter(|layer| layer.comment.contains("packages"))
+            .collect();
         if os.is_empty()
             && let Some(base) = from
         {
             return Ok((base.contents.passwd.clone(), base.contents.group.clone()));
         }
-        let base = from.into_iter().flat_map(|base| base.layers.iter().map(|layer| layer.digest));
+        let base = from
+            .into_iter()
+            .flat_map(|base| base.layers.iter().map(|layer| layer.digest));
         let blobs: Vec<Digest> = base.chain(os.iter().map(|layer| layer.digest)).collect();
         let key = identity::key(&serde_json::json!({ "files": PATHS, "of": blobs, "v": 1 }));
         let state = &self.builder.state;
@@ -449,8 +528,15 @@ impl Job<'_> {
             return Ok(known);
         }
         let files = read_files(self.builder.store, &blobs, &PATHS)?;
-        let text = |path: &str| files.get(path).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-        let found = (text(PATHS[0]).unwrap_or_default(), text(PATHS[1]).unwrap_or_default());
+        let text = |path: &str| {
+            files
+                .get(path)
+                .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+        };
+        let found = (
+            text(PATHS[0]).unwrap_or_default(),
+            text(PATHS[1]).unwrap_or_default(),
+        );
         if let Ok(document) = serde_json::to_string(&found) {
             state.put_layer(&key, &document)?;
         }
@@ -481,17 +567,27 @@ impl Job<'_> {
             .iter()
             .map(|layer| builder.store.recipe_path(&layer.key).is_file())
             .collect();
-        let layers =
-            build_wheel_layers(builder.store, &planned.layers, builder.context.jobs(), &*builder.context.progress)?;
+        let layers = build_wheel_layers(
+            builder.store,
+            &planned.layers,
+            builder.context.jobs(),
+            &*builder.context.progress,
+        )?;
         let known = layers.iter().zip(before).filter(|(_, known)| *known);
-        self.present.borrow_mut().extend(known.map(|(layer, _)| layer.digest));
+        self.present
+            .borrow_mut()
+            .extend(known.map(|(layer, _)| layer.digest));
         Ok(layers)
     }
 }
 
 /// For the image's history: the packages that a layer of debs adds.
 fn comment_of(debs: &[&LockedDeb]) -> String {
-    let names: Vec<String> = debs.iter().take(12).map(|deb| format!("{} {}", deb.package, deb.version)).collect();
+    let names: Vec<String> = debs
+        .iter()
+        .take(12)
+        .map(|deb| format!("{} {}", deb.package, deb.version))
+        .collect();
     let more = debs.len().saturating_sub(12);
     let mut comment = format!("OS packages: {}", names.join(", "));
     if more > 0 {

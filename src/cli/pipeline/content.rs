@@ -49,14 +49,18 @@ pub fn read(context: &Context, image: &ImageRequest) -> Result<Content, Failure>
     }
     let project = ProjectContent {
         files: files.entries.clone(),
-        wheels: wheels.iter().map(|(path, wheel)| (path.clone(), wheel.sha256)).collect(),
+        wheels: wheels
+            .iter()
+            .map(|(path, wheel)| (path.clone(), wheel.sha256))
+            .collect(),
     };
-    problems.or(Content {
-        project,
-        wheels,
-        files,
-    })
-    .map_err(Failure::from)
+    problems
+        .or(Content {
+            project,
+            wheels,
+            files,
+        })
+        .map_err(Failure::from)
 }
 
 /// Hashes the files of `file` nodes; what is wrong is told at the node. See [`files::scan`] for `open`.
@@ -65,7 +69,8 @@ pub fn scan(folder: &Path, specs: &[Spanned<FileSpec>], open: &[&str]) -> Result
         let Some(spec) = specs.get(error.index) else {
             return error.into();
         };
-        let mut problem = Problem::new(&spec.source, spec.span, error.to_string(), "declared here").kind(error.kind());
+        let mut problem = Problem::new(&spec.source, spec.span, error.to_string(), "declared here")
+            .kind(error.kind());
         problem.help = error.hint();
         Problems(vec![problem]).into()
     })

@@ -87,7 +87,12 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    async fn image(&mut self, image: &ImageRequest, platform: Platform, content: &Content) -> Result<(), Failure> {
+    async fn image(
+        &mut self,
+        image: &ImageRequest,
+        platform: Platform,
+        content: &Content,
+    ) -> Result<(), Failure> {
         let document = RequestDocument::new(image, platform, &content.project)?;
         let request = identity::key(&document);
         let old = self.old(&image.name.value, platform).cloned();
@@ -100,11 +105,15 @@ impl Job<'_> {
                 if *self.mode == Mode::Locked {
                     return Err(out_of_date(image, platform, old.is_some()));
                 }
-                self.resolve(image, platform, content, &document, request, old.as_ref()).await?
+                self.resolve(image, platform, content, &document, request, old.as_ref())
+                    .await?
             }
         };
         let images = &mut self.lock.images;
-        images.entry(image.name.value.clone()).or_default().insert(platform, locked);
+        images
+            .entry(image.name.value.clone())
+            .or_default()
+            .insert(platform, locked);
         Ok(())
     }
 
@@ -114,7 +123,9 @@ impl Job<'_> {
 
     /// Copies the artifacts that a kept image uses.
     fn keep_artifacts(&mut self, image: &LockedImage) {
-        let Some(previous) = self.previous else { return };
+        let Some(previous) = self.previous else {
+            return;
+        };
         for file in &image.wheels {
             if let Some(wheel) = previous.wheels.get(file) {
                 self.lock.wheels.insert(file.clone(), wheel.clone());
@@ -176,15 +187,23 @@ impl Job<'_> {
         let debian = match &image.root {
             Root::From(reference) => {
                 let pinned = match old.map(|old| &old.base) {
-                    Some(LockedBase::From { reference: before, digest })
-                        if *before == reference.value && !matches!(self.mode, Mode::Upgrade(_)) =>
-                    {
+                    Some(LockedBase::From {
+                        reference: before,
+                        digest,
+                    }) if *before == reference.value && !matches!(self.mode, Mode::Upgrade(_)) => {
                         Some(*digest)
                     }
                     _ => None,
                 };
-                let base =
-                    bases::inspect(self.context, self.store, self.http, &reference.value, pinned, platform).await?;
+                let base = bases::inspect(
+                    self.context,
+                    self.store,
+                    self.http,
+                    &reference.value,
+                    pinned,
+                    platform,
+                )
+                .await?;
                 let python = base.python(image.python.as_ref().map(|python| python.value))?;
                 return Ok((base.locked(), python));
             }
@@ -204,7 +223,10 @@ impl Job<'_> {
             python: image.python.as_ref(),
         };
         let keep = self.kept_versions(old.map(|old| &old.base), &[]);
-        let universe = self.universes.load(self.context, self.store, self.http, debian, platform).await?;
+        let universe = self
+            .universes
+            .load(self.context, self.store, self.http, debian, platform)
+            .await?;
         let solution = resolve_base(universe, &request, &keep)?;
         let debs = self.add_debs(&solution.debs);
         let base = LockedBase::Debian {
@@ -231,7 +253,9 @@ impl Job<'_> {
         )?;
         if let LockedBase::Debian { debs, .. } = &found.base {
             for id in debs {
-                self.lock.debs.insert(id.clone(), previous.debs.get(id)?.clone());
+                self.lock
+                    .debs
+                    .insert(id.clone(), previous.debs.get(id)?.clone());
             }
         }
         Some((found.base.clone(), found.python.clone()))
@@ -249,10 +273,16 @@ impl Job<'_> {
             return Ok((Vec::new(), None));
         };
         let reusable = old.filter(|old| {
-            old.os_request == Some(key) && same_base(&old.base, base) && !matches!(self.mode, Mode::Upgrade(_))
+            old.os_request == Some(key)
+                && same_base(&old.base, base)
+                && !matches!(self.mode, Mode::Upgrade(_))
         });
         if let (Some(old), Some(previous)) = (reusable, self.previous) {
-            let debs = old.debs.iter().filter_map(|id| previous.debs.get(id)).cloned();
+            let debs = old
+                .debs
+                .iter()
+                .filter_map(|id| previous.debs.get(id))
+                .cloned();
             let debs: Vec<LockedDeb> = debs.collect();
             return Ok((self.add_debs(&debs), old.os_diff_id));
         }
@@ -268,14 +298,19 @@ impl Job<'_> {
             }
             LockedBase::From { reference, digest } => {
                 let (context, store, http) = (self.context, self.store, self.http);
-                let found = bases::inspect(context, store, http, reference, Some(*digest), platform).await?;
+                let found =
+                    bases::inspect(context, store, http, reference, Some(*digest), platform)
+                        .await?;
                 status = bases::dpkg_status(store, &found)?;
                 from = Some(found);
                 Installed::Status(&status)
             }
         };
         let debian = bases::archive_of(image, from.as_ref())?;
-        let universe = self.universes.load(self.context, self.store, self.http, &debian, platform).await?;
+        let universe = self
+            .universes
+            .load(self.context, self.store, self.http, &debian, platform)
+            .await?;
         let above = AboveRequest {
             installed,
             os: &image.os,
@@ -334,7 +369,8 @@ impl Job<'_> {
         let cache = self.store.cache_path("python");
         let offline = self.context.global.offline;
         let progress = &*self.context.progress;
-        let resolution = python::resolve(&request, &self.context.ambient, &cache, offline, progress).await?;
+        let resolution =
+            python::resolve(&request, &self.context.ambient, &cache, offline, progress).await?;
         let mut files = Vec::new();
         for (file, wheel) in resolution.wheels {
             files.push((wheel.name.clone(), file.clone()));
@@ -346,26 +382,45 @@ impl Job<'_> {
 
     /// Versions to prefer: this image's own pins, those of the platform before, then those that other images of this
     /// lock have, so that images share layers. Under `Upgrade` only what this pass has chosen counts for freed names.
-    fn pins(&self, image: &ImageRequest, platform: Platform, old: Option<&LockedImage>) -> Vec<(String, String)> {
+    fn pins(
+        &self,
+        image: &ImageRequest,
+        platform: Platform,
+        old: Option<&LockedImage>,
+    ) -> Vec<(String, String)> {
         let named = |lock: &Lock, files: &[String]| -> Vec<(String, String)> {
             let wheels = files.iter().filter_map(|file| lock.wheels.get(file));
-            wheels.map(|wheel| (wheel.name.clone(), wheel.version.clone())).collect()
+            wheels
+                .map(|wheel| (wheel.name.clone(), wheel.version.clone()))
+                .collect()
         };
         let mut pins = Vec::new();
-        let siblings = self.lock.images.get(&image.name.value).into_iter().flat_map(BTreeMap::values);
+        let siblings = self
+            .lock
+            .images
+            .get(&image.name.value)
+            .into_iter()
+            .flat_map(BTreeMap::values);
         for sibling in siblings {
             pins.extend(named(&self.lock, &sibling.wheels));
         }
         if let (Some(old), Some(previous)) = (old, self.previous) {
             pins.extend(named(previous, &old.wheels));
         }
-        let others = self.lock.images.values().filter_map(|platforms| platforms.get(&platform));
+        let others = self
+            .lock
+            .images
+            .values()
+            .filter_map(|platforms| platforms.get(&platform));
         for other in others {
             pins.extend(named(&self.lock, &other.wheels));
         }
         let previous = self.previous.map(|lock| (lock, &lock.images)).into_iter();
         for (lock, images) in previous {
-            for other in images.values().filter_map(|platforms| platforms.get(&platform)) {
+            for other in images
+                .values()
+                .filter_map(|platforms| platforms.get(&platform))
+            {
                 pins.extend(named(lock, &other.wheels));
             }
         }
@@ -375,8 +430,12 @@ impl Job<'_> {
 
 fn same_base(before: &LockedBase, after: &LockedBase) -> bool {
     match (before, after) {
-        (LockedBase::Debian { debs: before, .. }, LockedBase::Debian { debs: after, .. }) => before == after,
-        (LockedBase::From { digest: before, .. }, LockedBase::From { digest: after, .. }) => before == after,
+        (LockedBase::Debian { debs: before, .. }, LockedBase::Debian { debs: after, .. }) => {
+            before == after
+        }
+        (LockedBase::From { digest: before, .. }, LockedBase::From { digest: after, .. }) => {
+            before == after
+        }
         _ => false,
     }
 }
@@ -405,7 +464,10 @@ fn out_of_date(image: &ImageRequest, platform: Platform, known: bool) -> Failure
     let problem = Problem::new(
         &image.name.source,
         image.name.span,
-        format!("the lock is out of date for image `{}` on {platform}", image.name.value),
+        format!(
+            "the lock is out of date for image `{}` on {platform}",
+            image.name.value
+        ),
         what,
     )
     .help("run `imagewright lock` and commit imagewright.lock")

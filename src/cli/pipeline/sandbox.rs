@@ -5,7 +5,9 @@ use std::path::Path;
 use crate::diagnostic::{Explain, Kind};
 use crate::layer::debian::{Sandbox, SandboxError, SandboxExit, SandboxJob};
 use crate::manifest::Network;
-use crate::runtime::{Cancel, ContainerSpec, Embedded, Limits, Outcome, Output, Privileges, Runtime, RuntimeError};
+use crate::runtime::{
+    Cancel, ContainerSpec, Embedded, Limits, Outcome, Output, Privileges, Runtime, RuntimeError,
+};
 
 /// Runs dpkg in the embedded runtime.
 #[derive(Debug)]
@@ -52,7 +54,11 @@ impl Output for Both<'_> {
 }
 
 impl Sandbox for Dpkg {
-    fn run(&self, job: &SandboxJob, output: &(dyn Fn(&[u8]) + Sync)) -> Result<SandboxExit, SandboxError> {
+    fn run(
+        &self,
+        job: &SandboxJob,
+        output: &(dyn Fn(&[u8]) + Sync),
+    ) -> Result<SandboxExit, SandboxError> {
         let spec = ContainerSpec {
             id: format!("dpkg-{}", std::process::id()),
             lower: job.lower.clone(),
@@ -74,16 +80,25 @@ impl Sandbox for Dpkg {
             hint: None,
             kind,
         };
-        let ended = self.runtime.run(&spec, &Both(output), &self.cancel).map_err(|error| SandboxError {
-            message: error.to_string(),
-            hint: error.hint(),
-            kind: error.kind(),
-        })?;
+        let ended = self
+            .runtime
+            .run(&spec, &Both(output), &self.cancel)
+            .map_err(|error| SandboxError {
+                message: error.to_string(),
+                hint: error.hint(),
+                kind: error.kind(),
+            })?;
         match ended.outcome {
             Outcome::Exited(code) => Ok(SandboxExit { code }),
             Outcome::Signalled(signal) => Ok(SandboxExit { code: 128 + signal }),
-            Outcome::OutOfMemory => Err(failed("the machine ran out of memory while dpkg ran".into(), Kind::Unavailable)),
-            Outcome::TimedOut | Outcome::Cancelled => Err(failed("interrupted while dpkg ran".into(), Kind::Interrupted)),
+            Outcome::OutOfMemory => Err(failed(
+                "the machine ran out of memory while dpkg ran".into(),
+                Kind::Unavailable,
+            )),
+            Outcome::TimedOut | Outcome::Cancelled => Err(failed(
+                "interrupted while dpkg ran".into(),
+                Kind::Interrupted,
+            )),
         }
     }
 }

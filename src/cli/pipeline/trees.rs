@@ -12,7 +12,11 @@ use crate::progress::{Progress, Stage};
 use crate::store::Store;
 
 /// The trees of `layers`, in their order; those that are missing are unpacked in parallel.
-pub fn unpack_all(context: &Context, store: &Store, layers: &[Layer]) -> Result<Vec<PathBuf>, Failure> {
+pub fn unpack_all(
+    context: &Context,
+    store: &Store,
+    layers: &[Layer],
+) -> Result<Vec<PathBuf>, Failure> {
     let progress = &*context.progress;
     let id = progress.begin(Stage::Unpack, "layers", Some(layers.len() as u64));
     let next = AtomicUsize::new(0);
@@ -41,7 +45,10 @@ pub fn unpack_all(context: &Context, store: &Store, layers: &[Layer]) -> Result<
     progress.end(id);
     let mut done = done.into_inner().unwrap_or_default();
     done.sort_by_key(|(index, _)| *index);
-    let paths = done.into_iter().map(|(_, path)| path).collect::<Result<Vec<_>, _>>()?;
+    let paths = done
+        .into_iter()
+        .map(|(_, path)| path)
+        .collect::<Result<Vec<_>, _>>()?;
     if paths.len() != layers.len() {
         return Err(Failure::plain(Kind::Bug, "a layer was not unpacked", ""));
     }

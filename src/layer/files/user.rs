@@ -5,8 +5,7 @@
 
 use super::tree::{Content, Tree};
 use super::{FilesError, layer, paths};
-use crate::digest::Digest;
-use crate::identity::{EMITTER_VERSION, LayerDocument, UserDocument};
+use crate::identity::{LayerDocument, UserDocument};
 use crate::layer::Layer;
 use crate::layer::entry::Entry;
 use crate::manifest::User;
@@ -66,7 +65,12 @@ pub fn user(store: &Store, parts: UserParts<'_>) -> Result<Layer, FilesError> {
         home: user.home.clone(),
     };
     let workdir_document = workdir.map(Into::into);
-    let document = LayerDocument::user(declared, passwd.as_bytes(), group.as_bytes(), workdir_document);
+    let document = LayerDocument::user(
+        declared,
+        passwd.as_bytes(),
+        group.as_bytes(),
+        workdir_document,
+    );
     let comment = format!("user {} ({}:{})", user.name, user.uid, user.gid);
     layer(store, &document, comment, || tree(parts))
 }

@@ -47,7 +47,10 @@ fn scan(
         let entry = entry?;
         let bytes = entry.path_bytes().into_owned();
         let path = String::from_utf8_lossy(&bytes);
-        let path = path.trim_start_matches("./").trim_start_matches('/').to_owned();
+        let path = path
+            .trim_start_matches("./")
+            .trim_start_matches('/')
+            .to_owned();
         for wanted in open {
             if removes(&path, wanted) {
                 decided.push((*wanted).to_owned());
@@ -72,11 +75,19 @@ fn removes(path: &str, wanted: &str) -> bool {
     let Some(hidden) = name.strip_prefix(".wh.") else {
         return false;
     };
-    let below = |folder: &str| wanted.strip_prefix(folder).is_some_and(|rest| folder.is_empty() || rest.starts_with('/'));
+    let below = |folder: &str| {
+        wanted
+            .strip_prefix(folder)
+            .is_some_and(|rest| folder.is_empty() || rest.starts_with('/'))
+    };
     if hidden == ".wh..opq" {
         return below(folder);
     }
-    let hidden = if folder.is_empty() { hidden.to_owned() } else { format!("{folder}/{hidden}") };
+    let hidden = if folder.is_empty() {
+        hidden.to_owned()
+    } else {
+        format!("{folder}/{hidden}")
+    };
     wanted == hidden || below(&hidden)
 }
 
@@ -88,7 +99,12 @@ mod tests {
     fn blob(store: &Store, files: &[(&str, &str)]) -> Digest {
         let mut tar = Vec::new();
         for (path, content) in files {
-            write_entry(&mut tar, &Entry::file(*path, content.len() as u64, 0o644), content.as_bytes()).unwrap();
+            write_entry(
+                &mut tar,
+                &Entry::file(*path, content.len() as u64, 0o644),
+                content.as_bytes(),
+            )
+            .unwrap();
         }
         tar.extend_from_slice(&TRAILER);
         store.put_blob(&tar).unwrap()
@@ -98,11 +114,38 @@ mod tests {
     fn the_uppermost_layer_decides_and_whiteouts_count() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
-        let low = blob(&store, &[("etc/passwd", "low"), ("etc/group", "low"), ("var/lib/dpkg/status", "low"), ("a/b", "x")]);
-        let high = blob(&store, &[("etc/passwd", "high"), ("var/lib/.wh.dpkg", ""), ("a/.wh..wh..opq", "")]);
-        let paths = ["etc/passwd", "etc/group", "var/lib/dpkg/status", "a/b", "none"];
+        let low = blob(
+            &store,
+            &[
+                ("etc/passwd", "low"),
+                ("etc/group", "low"),
+                ("var/lib/dpkg/status", "low"),
+                ("a/b", "x"),
+            ],
+        );
+        let high = blob(
+            &store,
+            &[
+                ("etc/passwd", "high"),
+                ("var/lib/.wh.dpkg", ""),
+                ("a/.wh..wh..opq", ""),
+            ],
+        );
+        let paths = [
+            "etc/passwd",
+            "etc/group",
+            "var/lib/dpkg/status",
+            "a/b",
+            "none",
+        ];
         let found = read_files(&store, &[low, high], &paths).unwrap();
-        let texts: Vec<_> = found.iter().map(|(path, content)| (path.as_str(), content.as_slice())).collect();
-        assert_eq!(texts, [("etc/group", &b"low"[..]), ("etc/passwd", &b"high"[..])]);
+        let texts: Vec<_> = found
+            .iter()
+            .map(|(path, content)| (path.as_str(), content.as_slice()))
+            .collect();
+        assert_eq!(
+            texts,
+            [("etc/group", &b"low"[..]), ("etc/passwd", &b"high"[..])]
+        );
     }
 }
