@@ -1,7 +1,7 @@
 //! Progress on standard error, drawn only when it is a terminal.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use crate::progress::{Progress, Stage};
 /// Bars on a terminal; warnings always.
 #[derive(Debug)]
 pub struct Bars {
+    quiet: bool,
     multi: Option<MultiProgress>,
     bars: Mutex<BTreeMap<u64, ProgressBar>>,
     next: AtomicU64,
@@ -23,18 +24,28 @@ impl Bars {
     pub fn new(quiet: bool) -> Self {
         let draw = !quiet && std::io::stderr().is_terminal();
         Self {
+            quiet,
             multi: draw.then(MultiProgress::new),
             bars: Mutex::default(),
             next: AtomicU64::new(1),
         }
     }
 
-    /// Prints one line on standard error, above the bars.
-    #[expect(clippy::print_stderr, reason = "the command is where printing belongs")]
-    pub fn say(&self, text: &str) {
+    /// Prints one line on standard error, above the bars; nothing under `--quiet` and `--json`.
+    pub fn note(&self, text: &str) {
+        if !self.quiet {
+            self.write(format!("{text}\n").as_bytes());
+        }
+    }
+
+    /// Writes to standard error, above the bars. A reader that has gone away is no error.
+    pub fn write(&self, bytes: &[u8]) {
+        let write = || {
+            let _ = std::io::stderr().write_all(bytes);
+        };
         match &self.multi {
-            Some(multi) => multi.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(multi) => multi.suspend(write),
+            None => write(),
         }
     }
 }
@@ -68,7 +79,7 @@ impl Progress for Bars {
     }
 
     fn warn(&self, message: &str) {
-        self.say(&format!("warning: {message}"));
+        self.write(format!("warning: {message}\n").as_bytes());
     }
 }
 

@@ -133,7 +133,7 @@ pub fn images(
         context.write_lock(&current.lock)?;
     }
     let before = current.lock.clone();
-    let builder = Builder::new(context, store, http, manifest)?;
+    let builder = Builder::new(context, store, http)?;
     let mut all = Vec::new();
     for image in &manifest.images {
         let Some(content) = current

@@ -7,7 +7,7 @@ use super::ambient;
 use super::bars::Bars;
 use super::failure::Failure;
 use crate::ambient::Ambient;
-use crate::diagnostic::{Kind, Problem, SourceText, Span};
+use crate::diagnostic::{Kind, SourceText};
 use crate::http::Http;
 use crate::lock::Lock;
 use crate::manifest::{self, ImageRequest, Manifest, ProjectFiles};
@@ -300,10 +300,4 @@ impl ProjectFiles for Folder {
         }
         std::fs::read_to_string(&path).map_err(|error| error.to_string())
     }
-}
-
-/// A failure at a place of the manifest.
-pub fn at(problem_source: &Arc<SourceText>, span: Span, message: String, help: &str) -> Failure {
-    let problem = Problem::new(problem_source, span, message, "declared here").help(help);
-    crate::diagnostic::Problems(vec![problem]).into()
 }

@@ -68,7 +68,11 @@ enum Command {
     Why(why::Arguments),
     /// Compare the packages of two images
     Diff(diff::Arguments),
-    Jobs(jobs::Arguments),
+    Jobs(jobs::JobsArguments),
+    /// Print a job's log
+    Logs(jobs::LogsArguments),
+    /// Print the test cases of jobs
+    Results(jobs::ResultsArguments),
     /// Print the JSON Schema of what a command prints under --json
     Schema(schema::Arguments),
     /// Print a completion script for a shell
@@ -119,7 +123,9 @@ fn run(arguments: Arguments, cancel: crate::runtime::Cancel) -> Result<ExitCode,
         Command::Show(arguments) => show::run(&context, &arguments),
         Command::Why(arguments) => why::run(&context, &arguments),
         Command::Diff(arguments) => diff::run(&context, &arguments),
-        Command::Jobs(arguments) => jobs::run(&context, &arguments),
+        Command::Jobs(arguments) => jobs::list(&context, &arguments),
+        Command::Logs(arguments) => jobs::logs(&context, &arguments),
+        Command::Results(arguments) => jobs::results(&context, &arguments),
         Command::Schema(_) | Command::Completions { .. } => Ok(ExitCode::SUCCESS),
     }
 }

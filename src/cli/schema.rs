@@ -1,10 +1,51 @@
-//! x
-use super::failure::Failure;
+//! `schema`: the JSON Schemas of everything that `--json` prints, made from the types.
+
 use std::process::ExitCode;
-/// x
+
+use schemars::{Schema, schema_for};
+
+use super::context::unknown;
+use super::failure::Failure;
+use super::output;
+
+/// Flags of `schema`.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {}
-/// x
-pub fn run(_: &Arguments) -> Result<ExitCode, Failure> {
-    Ok(ExitCode::SUCCESS)
+pub struct Arguments {
+    /// The command whose output is described, or `error`; default: list the names
+    name: Option<String>,
+}
+
+/// Name → schema, in the order of the help.
+pub fn all() -> Vec<(&'static str, Schema)> {
+    vec![
+        ("check", schema_for!(super::check::CheckDocument)),
+        ("lock", schema_for!(super::lock::LockDocument)),
+        ("build", schema_for!(super::build::BuildDocument)),
+        ("test", schema_for!(crate::report::Report)),
+        ("export", schema_for!(super::export::ExportDocument)),
+        ("show", schema_for!(super::show::ShowDocument)),
+        ("why", schema_for!(super::why::WhyDocument)),
+        ("diff", schema_for!(crate::lock::ImageDiff)),
+        ("jobs", schema_for!(super::jobs::JobsDocument)),
+        ("results", schema_for!(crate::report::Report)),
+        ("error", schema_for!(super::failure::ErrorDocument)),
+    ]
+}
+
+/// Prints one.
+pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let schemas = all();
+    let Some(name) = &arguments.name else {
+        for (name, _) in &schemas {
+            output::line(name);
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    match schemas.iter().find(|(known, _)| known == name) {
+        Some((_, schema)) => {
+            output::json(schema);
+            Ok(ExitCode::SUCCESS)
+        }
+        None => Err(unknown("schema", name, schemas.iter().map(|(name, _)| *name))),
+    }
 }

@@ -3,7 +3,6 @@
 use url::Url;
 
 use super::mistake::Mistake;
-use super::paths;
 use super::values::shorten;
 
 /// The URL of an index or archive: http or https, with a host, without user info, query and fragment.

@@ -104,6 +104,7 @@ const SCHEMA: &str = "
     CREATE INDEX IF NOT EXISTS images_by_inputs ON images (inputs);
     CREATE TABLE IF NOT EXISTS layers (key TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS bases (digest TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS documents (key TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS roots (path TEXT PRIMARY KEY) STRICT;
     CREATE TABLE IF NOT EXISTS jobs (
         id TEXT PRIMARY KEY, name TEXT NOT NULL, project TEXT NOT NULL, key TEXT NOT NULL,
@@ -245,6 +246,23 @@ impl State {
     fn put_document(&self, sql: &str, key: &Digest, document: &str) -> Result<(), StoreError> {
         self.connection
             .execute(sql, params![key.to_string(), document])
+            .map_err(self.fail())?;
+        Ok(())
+    }
+
+    /// A document that was kept under this key: the one behind a request key or image key, or something derived that
+    /// would be costly to derive again.
+    pub fn document(&self, key: &Digest) -> Result<Option<String>, StoreError> {
+        self.connection
+            .query_row("SELECT document FROM documents WHERE key = ?1", [key.to_string()], |row| row.get(0))
+            .optional()
+            .map_err(self.fail())
+    }
+
+    /// Keeps a document under its key.
+    pub fn put_document(&self, key: &Digest, document: &str) -> Result<(), StoreError> {
+        self.connection
+            .execute("INSERT OR IGNORE INTO documents VALUES (?1, ?2)", params![key.to_string(), document])
             .map_err(self.fail())?;
         Ok(())
     }

@@ -13,13 +13,15 @@ use crate::cli::failure::Failure;
 use crate::diagnostic::Kind;
 use crate::digest::Digest;
 use crate::http::Http;
-use crate::identity::{self, CLEANING_VERSION, EMITTER_VERSION};
+use serde::{Deserialize, Serialize};
+
+use crate::identity::{self, CLEANING_VERSION, ConfigDocument, EMITTER_VERSION, FetchDocument, LayerDocument};
 use crate::image::{Image, Parts, assemble};
 use crate::layer::debian::{Built as BuiltOs, DebianRequest, build_base, build_os, known};
 use crate::layer::files::{self, UserParts};
 use crate::layer::{Layer, LayerContent, PinnedWheel, build_wheel_layers, plan};
 use crate::lock::{Lock, LockedBase, LockedDeb, LockedImage};
-use crate::manifest::{ImageRequest, Manifest, Platform};
+use crate::manifest::{ImageRequest, Platform};
 use crate::progress::Progress;
 use crate::resolve::base::{BaseImage, read_files};
 use crate::source::debian::{DebSource, fetch_debs};
@@ -51,8 +53,6 @@ pub struct Builder<'a> {
     pub store: &'a Store,
     /// The network.
     pub http: &'a Http,
-    /// The manifest.
-    pub manifest: &'a Manifest,
     state: State,
 }
 
@@ -69,7 +69,6 @@ impl<'a> Builder<'a> {
             context,
             store,
             http,
-            manifest,
         })
     }
 
@@ -114,6 +113,7 @@ impl<'a> Builder<'a> {
             locked: &locked,
             timings: vec![("look up".into(), begun.elapsed())],
             present: RefCell::default(),
+            documents: RefCell::default(),
         };
         let (image, os) = job.run().await?;
         let (timings, present) = (job.timings, job.present.into_inner());
@@ -270,6 +270,15 @@ impl OsLayers {
     }
 }
 
+/// The documents behind a built image's keys; kept under its image key for `why`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Recorded {
+    /// The configuration.
+    pub config: ConfigDocument,
+    /// Each layer above the base with the name that people know it by, lowest first.
+    pub layers: Vec<(LayerDocument, String)>,
+}
+
 struct Job<'a> {
     builder: &'a Builder<'a>,
     request: &'a ImageRequest,
@@ -280,6 +289,8 @@ struct Job<'a> {
     timings: Timings,
     /// Digests of layers that were there before.
     present: RefCell<Vec<Digest>>,
+    /// What the layers' keys are made of.
+    documents: RefCell<Vec<(LayerDocument, String)>>,
 }
 
 impl Job<'_> {
@@ -291,7 +302,11 @@ impl Job<'_> {
         let begun = self.lap("base", begun);
         let (mut layers, os) = self.os_layers(base.as_ref()).await?;
         let begun = self.lap("OS layers", begun);
-        layers.push(files::skeleton(self.builder.store, &self.locked.python)?);
+        let python = &self.locked.python;
+        let skeleton = files::skeleton(self.builder.store, python)?;
+        let document = LayerDocument::skeleton(files::python_document(python), &python.path);
+        self.document(document, &skeleton.comment);
+        layers.push(skeleton);
         let mut small = self.small_layers(base.as_ref(), &layers)?;
         let begun = self.lap("small layers", begun);
         layers.extend(self.wheel_layers(layers.len() + small.len())?);
@@ -305,8 +320,24 @@ impl Job<'_> {
         })?;
         self.builder.store.put_blob(image.config.as_bytes())?;
         self.builder.store.put_blob(image.manifest.as_bytes())?;
+        self.remember(&image)?;
         self.lap("assemble", begun);
         Ok((image, os))
+    }
+
+    fn remember(&self, image: &Image) -> Result<(), Failure> {
+        let recorded = Recorded {
+            config: ConfigDocument::new(&self.request.config),
+            layers: self.documents.borrow().clone(),
+        };
+        if let Ok(text) = serde_json::to_string(&recorded) {
+            self.builder.state.put_document(&image.key, &text)?;
+        }
+        Ok(())
+    }
+
+    fn document(&self, document: LayerDocument, name: &str) {
+        self.documents.borrow_mut().push((document, name.to_owned()));
     }
 
     fn lap(&mut self, stage: &str, begun: Instant) -> Instant {
@@ -482,21 +513,32 @@ impl Job<'_> {
         let store = self.builder.store;
         let mut layers = Vec::new();
         for fetch in &self.request.fetches {
-            layers.push(files::fetch(store, fetch)?);
+            let layer = files::fetch(store, fetch)?;
+            let document = FetchDocument {
+                sha256: fetch.sha256,
+                to: fetch.to.clone(),
+                mode: fetch.mode.unwrap_or(FetchDocument::DEFAULT_MODE),
+            };
+            self.document(LayerDocument::fetch(&document), &layer.comment);
+            layers.push(layer);
         }
-        layers.extend(files::project(store, &self.content.files)?);
+        if let Some(layer) = files::project(store, &self.content.files)? {
+            let entries = self.content.files.entries.clone();
+            self.document(LayerDocument::files(entries), &layer.comment);
+            layers.push(layer);
+        }
         let (passwd, group) = self.accounts(from, below)?;
         let config = &self.request.config;
         let user = config.user.clone().unwrap_or_default();
-        layers.push(files::user(
-            store,
-            UserParts {
-                user: &user,
-                workdir: config.workdir.as_deref(),
-                passwd: &passwd,
-                group: &group,
-            },
-        )?);
+        let parts = UserParts {
+            user: &user,
+            workdir: config.workdir.as_deref(),
+            passwd: &passwd,
+            group: &group,
+        };
+        let layer = files::user(store, parts)?;
+        self.document(parts.document(), &layer.comment);
+        layers.push(layer);
         Ok(layers)
     }
 
@@ -522,7 +564,7 @@ impl Job<'_> {
         let blobs: Vec<Digest> = base.chain(os.iter().map(|layer| layer.digest)).collect();
         let key = identity::key(&serde_json::json!({ "files": PATHS, "of": blobs, "v": 1 }));
         let state = &self.builder.state;
-        if let Some(known) = state.layer(&key)?
+        if let Some(known) = state.document(&key)?
             && let Ok(known) = serde_json::from_str(&known)
         {
             return Ok(known);
@@ -538,7 +580,7 @@ impl Job<'_> {
             text(PATHS[1]).unwrap_or_default(),
         );
         if let Ok(document) = serde_json::to_string(&found) {
-            state.put_layer(&key, &document)?;
+            state.put_document(&key, &document)?;
         }
         Ok(found)
     }
@@ -559,6 +601,9 @@ impl Job<'_> {
             .collect();
         let python = files::python_document(&self.locked.python);
         let planned = plan(builder.store, &python, &wheels, others)?;
+        for layer in &planned.layers {
+            self.document(layer.document.clone(), &layer.comment);
+        }
         for warning in &planned.warnings {
             builder.context.progress.warn(warning);
         }

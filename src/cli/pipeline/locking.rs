@@ -95,6 +95,7 @@ impl Job<'_> {
     ) -> Result<(), Failure> {
         let document = RequestDocument::new(image, platform, &content.project)?;
         let request = identity::key(&document);
+        self.remember(request, &document)?;
         let old = self.old(&image.name.value, platform).cloned();
         let locked = match old {
             Some(old) if old.request == request && !matches!(self.mode, Mode::Upgrade(_)) => {
@@ -114,6 +115,16 @@ impl Job<'_> {
             .entry(image.name.value.clone())
             .or_default()
             .insert(platform, locked);
+        Ok(())
+    }
+
+    /// Keeps the request's document, so that `why` can explain a later difference.
+    fn remember(&self, key: Digest, document: &RequestDocument) -> Result<(), Failure> {
+        let state = self.store.state()?;
+        if state.document(&key)?.is_none() {
+            let text = identity::canonical_json(document);
+            state.put_document(&key, &String::from_utf8_lossy(&text))?;
+        }
         Ok(())
     }
 

@@ -47,16 +47,15 @@ pub struct DebianRequest<'a> {
 }
 
 impl DebianRequest<'_> {
+    /// The document behind the layer key.
+    pub fn document(&self) -> LayerDocument {
+        let debs = self.debs.iter().map(|deb| deb.sha256);
+        LayerDocument::debian(self.architecture, debs, self.epoch, self.parents.clone())
+    }
+
     /// The layer key.
     pub fn key(&self) -> Digest {
-        let debs = self.debs.iter().map(|deb| deb.sha256);
-        let parents = self.parents.clone();
-        key(&LayerDocument::debian(
-            self.architecture,
-            debs,
-            self.epoch,
-            parents,
-        ))
+        key(&self.document())
     }
 }
 

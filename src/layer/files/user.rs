@@ -47,30 +47,32 @@ pub struct UserParts<'a> {
     pub group: &'a str,
 }
 
+impl UserParts<'_> {
+    /// The document behind the layer key.
+    pub fn document(&self) -> LayerDocument {
+        let user = UserDocument {
+            name: self.user.name.clone(),
+            uid: self.user.uid,
+            gid: self.user.gid,
+            home: self.user.home.clone(),
+        };
+        let workdir = self.workdir.map(Into::into);
+        LayerDocument::user(user, self.passwd.as_bytes(), self.group.as_bytes(), workdir)
+    }
+}
+
 /// The user's layer. It belongs above layers of project files, so that its folders keep their owner.
 ///
 /// # Errors
 /// When the name or uid is taken by another user of the base, a path is not allowed, or the store fails.
 pub fn user(store: &Store, parts: UserParts<'_>) -> Result<Layer, FilesError> {
+    let document = parts.document();
     let UserParts {
         user,
         workdir,
         passwd,
         group,
     } = parts;
-    let declared = UserDocument {
-        name: user.name.clone(),
-        uid: user.uid,
-        gid: user.gid,
-        home: user.home.clone(),
-    };
-    let workdir_document = workdir.map(Into::into);
-    let document = LayerDocument::user(
-        declared,
-        passwd.as_bytes(),
-        group.as_bytes(),
-        workdir_document,
-    );
     let comment = format!("user {} ({}:{})", user.name, user.uid, user.gid);
     layer(store, &document, comment, || tree(parts))
 }
