@@ -48,7 +48,7 @@ impl Parents {
                 Self::None("this user may not make control groups (version 1)".into())
             };
         }
-        v2_parent(&own, &mounts).map_or_else(
+        v2_parent(&own, &mounts, enable).map_or_else(
             || Self::None("no control group is delegated to this user".into()),
             Self::V2,
         )
@@ -106,20 +106,27 @@ fn place(root: &str, point: &str, group: &str) -> PathBuf {
 }
 
 /// The nearest ancestor of our own group whose children get controllers, or can be made to.
-fn v2_parent(own: &str, mountinfo: &str) -> Option<PathBuf> {
+fn v2_parent(own: &str, mountinfo: &str, enable: impl Fn(&Path)) -> Option<PathBuf> {
     let group = own.lines().find_map(|line| line.strip_prefix("0::"))?;
     let (root, point, _) = cgroup_mounts(mountinfo, "cgroup2").next()?;
     let own = place(root, point, group);
     own.ancestors()
         .take_while(|folder| folder.starts_with(point))
         .find(|folder| {
-            // Refused with EBUSY where the group itself has processes, with EACCES where it is not ours.
-            let _ = fs::write(folder.join("cgroup.subtree_control"), "+memory +pids +cpu");
+            enable(folder);
             let offered =
                 fs::read_to_string(folder.join("cgroup.subtree_control")).unwrap_or_default();
             offered.split_whitespace().any(|c| c == "memory") && can_make_groups(folder)
         })
         .map(Path::to_owned)
+}
+
+/// Asks a group to hand controllers to its children. Refused with EBUSY where the group itself has processes, with
+/// EACCES where it is not ours.
+fn enable(folder: &Path) {
+    for controller in ["+memory", "+pids", "+cpu"] {
+        let _ = fs::write(folder.join("cgroup.subtree_control"), controller);
+    }
 }
 
 fn can_make_groups(parent: &Path) -> bool {
@@ -327,19 +334,22 @@ mod tests {
     #[test]
     fn on_version_2_takes_the_nearest_group_that_hands_out_controllers() {
         let root = tempfile::tempdir().unwrap();
-        let scope = root.path().join("slice/session.scope");
+        let slice = root.path().join("slice");
+        let scope = slice.join("session.scope");
         fs::create_dir_all(&scope).unwrap();
         let mounts = format!(
             "26 23 0:22 / {} rw - cgroup2 cgroup2 rw",
             root.path().display()
         );
-        // Plain files take what is written to them, so every folder here hands out controllers.
         let own = "0::/slice/session.scope\n";
-        assert_eq!(v2_parent(own, &mounts), Some(scope.clone()));
-        fs::create_dir_all(scope.join("deeper")).unwrap();
-        fs::create_dir(scope.join("deeper/cgroup.subtree_control")).unwrap();
-        let own = "0::/slice/session.scope/deeper\n";
-        assert_eq!(v2_parent(own, &mounts), Some(scope));
+        assert_eq!(v2_parent(own, &mounts, |_| ()), None);
+        fs::write(scope.join("cgroup.subtree_control"), "").unwrap();
+        fs::write(slice.join("cgroup.subtree_control"), "cpu memory pids").unwrap();
+        assert_eq!(v2_parent(own, &mounts, |_| ()), Some(slice));
+        let granted = |folder: &Path| {
+            let _ = fs::write(folder.join("cgroup.subtree_control"), "memory");
+        };
+        assert_eq!(v2_parent(own, &mounts, granted), Some(scope));
     }
 
     #[test]

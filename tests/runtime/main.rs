@@ -3,4 +3,5 @@
 
 mod container;
 mod limits;
+mod runs;
 mod support;
