@@ -75,8 +75,16 @@ pub struct JobDocument {
 pub fn list(context: &Context, arguments: &JobsArguments) -> Result<ExitCode, Failure> {
     let jobs = context.store()?.state()?.jobs()?;
     let wanted = |job: &JobRow| {
-        let state = arguments.status.is_empty() || arguments.status.iter().any(|flag| flag.state() == job.state);
-        state && arguments.of_project.as_ref().is_none_or(|project| *project == job.project)
+        let state = arguments.status.is_empty()
+            || arguments
+                .status
+                .iter()
+                .any(|flag| flag.state() == job.state);
+        state
+            && arguments
+                .of_project
+                .as_ref()
+                .is_none_or(|project| *project == job.project)
     };
     let jobs = jobs.into_iter().filter(wanted).map(|job| JobDocument {
         id: job.id,
@@ -87,14 +95,26 @@ pub fn list(context: &Context, arguments: &JobsArguments) -> Result<ExitCode, Fa
         started_ms: job.started_ms,
         ended_ms: job.ended_ms,
     });
-    let document = JobsDocument { jobs: jobs.collect() };
+    let document = JobsDocument {
+        jobs: jobs.collect(),
+    };
     if context.global.json {
         output::json(&document);
         return Ok(ExitCode::SUCCESS);
     }
     for job in &document.jobs {
-        let reason = job.reason.as_deref().map(|reason| format!(" ({})", neutral(reason))).unwrap_or_default();
-        output::line(&format!("{} {:<9} {} {}{reason}", job.id, job.state.as_str(), job.project, neutral(&job.name)));
+        let reason = job
+            .reason
+            .as_deref()
+            .map(|reason| format!(" ({})", neutral(reason)))
+            .unwrap_or_default();
+        output::line(&format!(
+            "{} {:<9} {} {}{reason}",
+            job.id,
+            job.state.as_str(),
+            job.project,
+            neutral(&job.name)
+        ));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -113,7 +133,11 @@ pub struct LogsArguments {
 pub fn logs(context: &Context, arguments: &LogsArguments) -> Result<ExitCode, Failure> {
     let store = context.store()?;
     let job = find(&store, &arguments.id)?;
-    let name = if arguments.stderr { "stderr.log" } else { "stdout.log" };
+    let name = if arguments.stderr {
+        "stderr.log"
+    } else {
+        "stdout.log"
+    };
     let path: PathBuf = store.run_path(&job.id)?.join(name);
     let mut file = std::fs::File::open(&path).map_err(|error| {
         let message = format!("job {} has no log {}: {error}", job.id, path.display());
@@ -140,10 +164,21 @@ pub fn results(context: &Context, arguments: &ResultsArguments) -> Result<ExitCo
     let mut all = Vec::new();
     for id in &arguments.ids {
         let job = find(&store, id)?;
-        let results = job.results.as_deref().and_then(|text| serde_json::from_str::<Results>(text).ok());
+        let results = job
+            .results
+            .as_deref()
+            .and_then(|text| serde_json::from_str::<Results>(text).ok());
         all.push(results.ok_or_else(|| {
-            let message = format!("job {} is {} and has no results", job.id, job.state.as_str());
-            Failure::plain(Kind::NotFound, message, "results are there once a job has ended")
+            let message = format!(
+                "job {} is {} and has no results",
+                job.id,
+                job.state.as_str()
+            );
+            Failure::plain(
+                Kind::NotFound,
+                message,
+                "results are there once a job has ended",
+            )
         })?);
     }
     let report = Report::new(all);

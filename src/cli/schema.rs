@@ -46,6 +46,10 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             output::json(schema);
             Ok(ExitCode::SUCCESS)
         }
-        None => Err(unknown("schema", name, schemas.iter().map(|(name, _)| *name))),
+        None => Err(unknown(
+            "schema",
+            name,
+            schemas.iter().map(|(name, _)| *name),
+        )),
     }
 }

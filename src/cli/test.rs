@@ -61,14 +61,24 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
     for warning in runtime.support().warnings {
         context.progress.warn(&warning);
     }
-    let images = images(context, &store, &manifest, &runs, platform, arguments.locked)?;
+    let images = images(
+        context,
+        &store,
+        &manifest,
+        &runs,
+        platform,
+        arguments.locked,
+    )?;
     let mut jobs = Vec::new();
     for run in &runs {
         if let Some(prepared) = images.get(run.image.as_str()) {
             jobs.extend(self::jobs(context, &store, run, prepared)?);
         }
     }
-    let observer = Lines::new(arguments.logs == Logs::Stream && !context.global.json, &context.progress);
+    let observer = Lines::new(
+        arguments.logs == Logs::Stream && !context.global.json,
+        &context.progress,
+    );
     let options = Options {
         parallel: context.jobs(),
         rerun: arguments.rerun,
@@ -127,7 +137,9 @@ fn images(
         if wanted.is_some_and(|wanted| wanted != image.platform) {
             continue;
         }
-        context.progress.note(&format!("{} is {}", named.name, image.digest()));
+        context
+            .progress
+            .note(&format!("{} is {}", named.name, image.digest()));
         let trees = trees::unpack_all(context, store, &image.layers)?;
         let settings = image.settings()?;
         let ready = Prepared {
@@ -139,8 +151,15 @@ fn images(
     }
     for run in runs {
         if !prepared.contains_key(run.image.as_str()) {
-            let message = format!("image `{}` of run `{}` is not declared for this platform", run.image.value, run.name.value);
-            return Err(Failure::plain(Kind::NotFound, message, "add it to the image's `platform` node"));
+            let message = format!(
+                "image `{}` of run `{}` is not declared for this platform",
+                run.image.value, run.name.value
+            );
+            return Err(Failure::plain(
+                Kind::NotFound,
+                message,
+                "add it to the image's `platform` node",
+            ));
         }
     }
     Ok(prepared)
@@ -153,15 +172,28 @@ pub fn host_platform() -> Option<Platform> {
         .find(|platform| platform.machine() == std::env::consts::ARCH)
 }
 
-fn jobs(context: &Context, store: &Store, run: &RunSpec, prepared: &Prepared) -> Result<Vec<Job>, Failure> {
+fn jobs(
+    context: &Context,
+    store: &Store,
+    run: &RunSpec,
+    prepared: &Prepared,
+) -> Result<Vec<Job>, Failure> {
     let settings = &prepared.settings;
     let home = settings.env.get("HOME").map(String::as_str);
-    let open: Vec<&str> = [files::WORK].into_iter().chain(home).chain(run.workdir.as_deref()).collect();
+    let open: Vec<&str> = [files::WORK]
+        .into_iter()
+        .chain(home)
+        .chain(run.workdir.as_deref())
+        .collect();
     let scanned = content::scan(&context.folder, &run.files, &open)?;
     let layer = files::project(store, &scanned)?;
     let mut lower = prepared.trees.clone();
     if let Some(layer) = &layer {
-        lower.extend(trees::unpack_all(context, store, std::slice::from_ref(layer))?);
+        lower.extend(trees::unpack_all(
+            context,
+            store,
+            std::slice::from_ref(layer),
+        )?);
     }
     let files = layer.map(|layer| layer.diff_id);
     let cells = plan(run, prepared.image.digest(), prepared.image.platform, files)?;
@@ -185,10 +217,14 @@ fn print(context: &Context, store: &Store, finished: &[Finished]) {
     for job in finished {
         let summary = &job.results.summary;
         for warning in &job.results.warnings {
-            context.progress.warn(&format!("{}: {}", neutral(&summary.name), neutral(warning)));
+            context
+                .progress
+                .warn(&format!("{}: {}", neutral(&summary.name), neutral(warning)));
         }
         if let Some(error) = &job.error {
-            context.progress.warn(&format!("{}: {error}", neutral(&summary.name)));
+            context
+                .progress
+                .warn(&format!("{}: {error}", neutral(&summary.name)));
             if let Some(hint) = error.hint() {
                 context.progress.note(&format!("  help: {hint}"));
             }
@@ -204,17 +240,25 @@ fn print(context: &Context, store: &Store, finished: &[Finished]) {
             finished.len()
         ));
     }
-    let failed = finished.iter().filter(|job| job.results.summary.state == JobState::Failed);
+    let failed = finished
+        .iter()
+        .filter(|job| job.results.summary.state == JobState::Failed);
     for job in failed {
         let summary = &job.results.summary;
         let folder = store.base().join("runs").join(&summary.test_run_id);
-        context.progress.note(&format!("logs of {}: {}", neutral(&summary.name), folder.display()));
+        context.progress.note(&format!(
+            "logs of {}: {}",
+            neutral(&summary.name),
+            folder.display()
+        ));
     }
 }
 
 fn verdict(context: &Context, finished: &[Finished]) -> u8 {
     let error = finished.iter().find_map(|job| job.error.as_ref());
-    let all = finished.iter().all(|job| job.results.summary.state == JobState::Succeeded);
+    let all = finished
+        .iter()
+        .all(|job| job.results.summary.state == JobState::Succeeded);
     match error {
         _ if context.cancel.is_cancelled() => Kind::Interrupted.exit_code(),
         Some(error) if error.kind() != Kind::Usage => error.kind().exit_code(),
@@ -266,7 +310,9 @@ impl Lines {
             return;
         };
         for stderr in [false, true] {
-            let rest = open.remove(&(summary.test_run_id.clone(), stderr)).unwrap_or_default();
+            let rest = open
+                .remove(&(summary.test_run_id.clone(), stderr))
+                .unwrap_or_default();
             if !rest.is_empty() {
                 let mut printed = Vec::new();
                 line(&mut printed, &summary.name, &rest);
@@ -278,13 +324,23 @@ impl Lines {
 
 fn line(out: &mut Vec<u8>, name: &str, text: &[u8]) {
     let text = String::from_utf8_lossy(text);
-    let _ = writeln!(out, "{} | {}", neutral(name), neutral(text.trim_end_matches('\r')));
+    let _ = writeln!(
+        out,
+        "{} | {}",
+        neutral(name),
+        neutral(text.trim_end_matches('\r'))
+    );
 }
 
 impl RunObserver for Lines {
     fn event(&self, event: &RunEvent<'_>) {
         match event {
-            RunEvent::Output { job, name, stream, bytes } if self.stream => {
+            RunEvent::Output {
+                job,
+                name,
+                stream,
+                bytes,
+            } if self.stream => {
                 self.add(job, name, *stream == Stream::Stderr, bytes);
             }
             RunEvent::Ended(finished) if self.stream => self.end(finished),

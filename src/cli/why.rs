@@ -13,7 +13,9 @@ use super::pipeline::building::Recorded;
 use super::pipeline::content;
 use crate::diagnostic::Kind;
 use crate::digest::Digest;
-use crate::identity::{self, Difference, LayerComparison, RequestDocument, explain, explain_config, explain_layers};
+use crate::identity::{
+    self, Difference, LayerComparison, RequestDocument, explain, explain_config, explain_layers,
+};
 use crate::lock::{ImageDiff, Lock, diff_images};
 use crate::manifest::{ImageRequest, Manifest, Platform};
 use crate::store::State;
@@ -58,7 +60,9 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
     let manifest = context.manifest()?;
     let image = find(&manifest, &arguments.image)?;
     let platform = platform_flag(arguments.platform.as_deref())?;
-    let platform = platform.or_else(|| image.platforms.first().copied()).unwrap_or(Platform::LinuxAmd64);
+    let platform = platform
+        .or_else(|| image.platforms.first().copied())
+        .unwrap_or(Platform::LinuxAmd64);
     let state = context.store()?.state()?;
     let lock = context.lock()?;
     let now = document(context, image, platform)?;
@@ -88,10 +92,16 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
 
 fn find<'a>(manifest: &'a Manifest, name: &str) -> Result<&'a ImageRequest, Failure> {
     let known = || manifest.images.iter().map(|image| image.name.as_str());
-    manifest.image(name).ok_or_else(|| unknown("image", name, known()))
+    manifest
+        .image(name)
+        .ok_or_else(|| unknown("image", name, known()))
 }
 
-fn document(context: &Context, image: &ImageRequest, platform: Platform) -> Result<RequestDocument, Failure> {
+fn document(
+    context: &Context,
+    image: &ImageRequest,
+    platform: Platform,
+) -> Result<RequestDocument, Failure> {
     let content = content::read(context, image)?;
     Ok(RequestDocument::new(image, platform, &content.project)?)
 }
@@ -103,25 +113,61 @@ struct Question<'a> {
 }
 
 impl Question<'_> {
-    fn against_lock(&self, image: &ImageRequest, now: &RequestDocument) -> Result<WhyDocument, Failure> {
-        let locked = self.lock.and_then(|lock| lock.images.get(image.name.as_str())?.get(&self.platform));
+    fn against_lock(
+        &self,
+        image: &ImageRequest,
+        now: &RequestDocument,
+    ) -> Result<WhyDocument, Failure> {
+        let locked = self
+            .lock
+            .and_then(|lock| lock.images.get(image.name.as_str())?.get(&self.platform));
         let Some(locked) = locked else {
-            let message = format!("image `{}` is not in the lock for {}", image.name.value, self.platform);
-            return Err(Failure::plain(Kind::NotFound, message, "run `imagewright lock`, or give --against"));
+            let message = format!(
+                "image `{}` is not in the lock for {}",
+                image.name.value, self.platform
+            );
+            return Err(Failure::plain(
+                Kind::NotFound,
+                message,
+                "run `imagewright lock`, or give --against",
+            ));
         };
         let before = self.request(&locked.request)?;
-        Ok(self.answer(image, "the lock".into(), locked.request, before.as_ref(), now))
+        Ok(self.answer(
+            image,
+            "the lock".into(),
+            locked.request,
+            before.as_ref(),
+            now,
+        ))
     }
 
-    fn against_built(&self, image: &ImageRequest, now: &RequestDocument, wanted: Digest) -> Result<WhyDocument, Failure> {
+    fn against_built(
+        &self,
+        image: &ImageRequest,
+        now: &RequestDocument,
+        wanted: Digest,
+    ) -> Result<WhyDocument, Failure> {
         let rows = self.state.all_images()?;
-        let row = rows.iter().find(|row| row.digest == wanted || row.key == wanted);
+        let row = rows
+            .iter()
+            .find(|row| row.digest == wanted || row.key == wanted);
         let Some(row) = row else {
             let message = format!("no image with digest or key {wanted} was built in this store");
-            return Err(Failure::plain(Kind::NotFound, message, "`imagewright build` prints digests"));
+            return Err(Failure::plain(
+                Kind::NotFound,
+                message,
+                "`imagewright build` prints digests",
+            ));
         };
         let before = self.request(&row.request)?;
-        let mut answer = self.answer(image, format!("{} {wanted}", row.name), row.request, before.as_ref(), now);
+        let mut answer = self.answer(
+            image,
+            format!("{} {wanted}", row.name),
+            row.request,
+            before.as_ref(),
+            now,
+        );
         self.compare_built(&mut answer, self.recorded(&row.key)?, self.newest(image)?);
         Ok(answer)
     }
@@ -134,8 +180,21 @@ impl Question<'_> {
         before: RequestDocument,
     ) -> Result<WhyDocument, Failure> {
         let key = identity::key(&before);
-        let mut answer = self.answer(image, format!("image `{}`", other.name.value), key, Some(&before), now);
-        let locked = |image: &ImageRequest| self.lock.and_then(|lock| Some((lock, lock.images.get(image.name.as_str())?.get(&self.platform)?)));
+        let mut answer = self.answer(
+            image,
+            format!("image `{}`", other.name.value),
+            key,
+            Some(&before),
+            now,
+        );
+        let locked = |image: &ImageRequest| {
+            self.lock.and_then(|lock| {
+                Some((
+                    lock,
+                    lock.images.get(image.name.as_str())?.get(&self.platform)?,
+                ))
+            })
+        };
         if let (Some((lock, before)), Some((_, after))) = (locked(other), locked(image)) {
             answer.packages = Some(diff_images(lock, before, lock, after));
         }
@@ -169,7 +228,12 @@ impl Question<'_> {
         }
     }
 
-    fn compare_built(&self, answer: &mut WhyDocument, before: Option<Recorded>, after: Option<Recorded>) {
+    fn compare_built(
+        &self,
+        answer: &mut WhyDocument,
+        before: Option<Recorded>,
+        after: Option<Recorded>,
+    ) {
         if let (Some(before), Some(after)) = (before, after) {
             answer.layers = Some(explain_layers(&before.layers, &after.layers));
             answer.config = Some(explain_config(&before.config, &after.config));
@@ -190,11 +254,14 @@ impl Question<'_> {
     fn newest(&self, image: &ImageRequest) -> Result<Option<Recorded>, Failure> {
         let rows = self.state.all_images()?;
         let platform = self.platform.to_string();
-        let locked = self.lock.and_then(|lock| lock.images.get(image.name.as_str())?.get(&self.platform));
-        let row = rows
-            .iter()
-            .rev()
-            .find(|row| row.name == image.name.value && row.platform == platform && locked.is_none_or(|locked| locked.request == row.request));
+        let locked = self
+            .lock
+            .and_then(|lock| lock.images.get(image.name.as_str())?.get(&self.platform));
+        let row = rows.iter().rev().find(|row| {
+            row.name == image.name.value
+                && row.platform == platform
+                && locked.is_none_or(|locked| locked.request == row.request)
+        });
         match row {
             Some(row) => self.recorded(&row.key),
             None => Ok(None),
@@ -224,7 +291,12 @@ fn text(answer: &WhyDocument) -> String {
             "  layers: {} the same, {} changed, {} added, {} removed",
             layers.unchanged, layers.changed, layers.added, layers.removed
         ));
-        out.extend(layers.differences.iter().map(|difference| format!("    {difference}")));
+        out.extend(
+            layers
+                .differences
+                .iter()
+                .map(|difference| format!("    {difference}")),
+        );
     }
     if let Some(config) = answer.config.as_ref().filter(|config| !config.is_empty()) {
         out.push("  configuration".into());

@@ -210,12 +210,12 @@ impl State {
 
     /// What was recorded for the layer `key`, which exists as a blob (a JSON document of `layer::Layer`).
     pub fn layer(&self, key: &Digest) -> Result<Option<String>, StoreError> {
-        self.document("SELECT document FROM layers WHERE key = ?1", key)
+        self.select("SELECT document FROM layers WHERE key = ?1", key)
     }
 
     /// Records a layer that exists as a blob; the first record of a key stays.
     pub fn put_layer(&self, key: &Digest, document: &str) -> Result<(), StoreError> {
-        self.put_document(
+        self.insert(
             "INSERT OR IGNORE INTO layers VALUES (?1, ?2)",
             key,
             document,
@@ -224,26 +224,26 @@ impl State {
 
     /// What was found in the base image with this manifest digest (a JSON document of `resolve::base`).
     pub fn base(&self, digest: &Digest) -> Result<Option<String>, StoreError> {
-        self.document("SELECT document FROM bases WHERE digest = ?1", digest)
+        self.select("SELECT document FROM bases WHERE digest = ?1", digest)
     }
 
     /// Records what was found in a base image; a later record replaces an earlier one.
     pub fn put_base(&self, digest: &Digest, document: &str) -> Result<(), StoreError> {
-        self.put_document(
+        self.insert(
             "INSERT OR REPLACE INTO bases VALUES (?1, ?2)",
             digest,
             document,
         )
     }
 
-    fn document(&self, sql: &str, key: &Digest) -> Result<Option<String>, StoreError> {
+    fn select(&self, sql: &str, key: &Digest) -> Result<Option<String>, StoreError> {
         self.connection
             .query_row(sql, [key.to_string()], |row| row.get(0))
             .optional()
             .map_err(self.fail())
     }
 
-    fn put_document(&self, sql: &str, key: &Digest, document: &str) -> Result<(), StoreError> {
+    fn insert(&self, sql: &str, key: &Digest, document: &str) -> Result<(), StoreError> {
         self.connection
             .execute(sql, params![key.to_string(), document])
             .map_err(self.fail())?;
@@ -253,18 +253,16 @@ impl State {
     /// A document that was kept under this key: the one behind a request key or image key, or something derived that
     /// would be costly to derive again.
     pub fn document(&self, key: &Digest) -> Result<Option<String>, StoreError> {
-        self.connection
-            .query_row("SELECT document FROM documents WHERE key = ?1", [key.to_string()], |row| row.get(0))
-            .optional()
-            .map_err(self.fail())
+        self.select("SELECT document FROM documents WHERE key = ?1", key)
     }
 
-    /// Keeps a document under its key.
+    /// Keeps a document under its key; the first of a key stays.
     pub fn put_document(&self, key: &Digest, document: &str) -> Result<(), StoreError> {
-        self.connection
-            .execute("INSERT OR IGNORE INTO documents VALUES (?1, ?2)", params![key.to_string(), document])
-            .map_err(self.fail())?;
-        Ok(())
+        self.insert(
+            "INSERT OR IGNORE INTO documents VALUES (?1, ?2)",
+            key,
+            document,
+        )
     }
 
     /// Registers a lock file as a root for gc.

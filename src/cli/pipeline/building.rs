@@ -15,7 +15,9 @@ use crate::digest::Digest;
 use crate::http::Http;
 use serde::{Deserialize, Serialize};
 
-use crate::identity::{self, CLEANING_VERSION, ConfigDocument, EMITTER_VERSION, FetchDocument, LayerDocument};
+use crate::identity::{
+    self, CLEANING_VERSION, ConfigDocument, EMITTER_VERSION, FetchDocument, LayerDocument,
+};
 use crate::image::{Image, Parts, assemble};
 use crate::layer::debian::{Built as BuiltOs, DebianRequest, build_base, build_os, known};
 use crate::layer::files::{self, UserParts};
@@ -58,12 +60,7 @@ pub struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     /// Opens the state.
-    pub fn new(
-        context: &'a Context,
-        store: &'a Store,
-        http: &'a Http,
-        manifest: &'a Manifest,
-    ) -> Result<Self, Failure> {
+    pub fn new(context: &'a Context, store: &'a Store, http: &'a Http) -> Result<Self, Failure> {
         Ok(Self {
             state: store.state()?,
             context,
@@ -337,7 +334,9 @@ impl Job<'_> {
     }
 
     fn document(&self, document: LayerDocument, name: &str) {
-        self.documents.borrow_mut().push((document, name.to_owned()));
+        self.documents
+            .borrow_mut()
+            .push((document, name.to_owned()));
     }
 
     fn lap(&mut self, stage: &str, begun: Instant) -> Instant {
@@ -462,6 +461,7 @@ impl Job<'_> {
     ) -> Result<BuiltOs, Failure> {
         let builder = self.builder;
         let store = builder.store;
+        self.document(request.document(), &request.comment);
         let fits = |layer: &Layer| {
             request
                 .expected

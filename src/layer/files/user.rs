@@ -67,12 +67,7 @@ impl UserParts<'_> {
 /// When the name or uid is taken by another user of the base, a path is not allowed, or the store fails.
 pub fn user(store: &Store, parts: UserParts<'_>) -> Result<Layer, FilesError> {
     let document = parts.document();
-    let UserParts {
-        user,
-        workdir,
-        passwd,
-        group,
-    } = parts;
+    let user = parts.user;
     let comment = format!("user {} ({}:{})", user.name, user.uid, user.gid);
     layer(store, &document, comment, || tree(parts))
 }
