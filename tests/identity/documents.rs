@@ -15,6 +15,7 @@ pub const HARD: &str =
 
 /// A document of any kind.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant)]
 pub enum Document {
     Request(RequestDocument),
     Layer(LayerDocument),
