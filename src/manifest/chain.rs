@@ -79,11 +79,15 @@ impl<'n> Declarations<'n> {
             .map(|(_, name)| *name)
     }
 
-    fn has(&self, kind: Kind, name: &str) -> Option<Key<'n>> {
+    /// Whether that name is declared.
+    pub(super) fn contains(&self, kind: Kind, name: &str) -> bool {
+        self.nodes.contains_key(&(kind, name))
+    }
+
+    fn has(&self, kind: Kind, name: &'n str) -> Option<Key<'n>> {
         self.nodes
-            .keys()
-            .find(|(found, known)| *found == kind && *known == name)
-            .copied()
+            .contains_key(&(kind, name))
+            .then_some((kind, name))
     }
 }
 
@@ -117,6 +121,11 @@ impl<'n, 'r> Chains<'n, 'r> {
     /// The parts of an image or base, its root first; `None` if a mistake (reported) makes them unknown.
     pub(super) fn of(&mut self, kind: Kind, name: &'n str, report: &mut Report) -> Chain<'n> {
         self.follow((kind, name), report)
+    }
+
+    /// Reports an unknown parent of a declaration that has no name to be followed by.
+    pub(super) fn nameless(&self, kind: Kind, node: &'n Node, report: &mut Report) {
+        self.parent((kind, ""), node, report);
     }
 
     fn follow(&mut self, key: Key<'n>, report: &mut Report) -> Chain<'n> {
@@ -292,7 +301,7 @@ pub(super) fn meant(name: &str, known: &[&str], list: &str) -> String {
 }
 
 /// The `debian` and `from` nodes of a part.
-pub(super) fn roots<'n>(node: &'n Node) -> impl Iterator<Item = &'n Node> {
+pub(super) fn roots(node: &Node) -> impl Iterator<Item = &Node> {
     node.all("debian").chain(node.all("from"))
 }
 
@@ -303,11 +312,15 @@ fn one_root(parts: &[Part<'_>], node: &Node, report: &mut Report) -> bool {
     match all.as_slice() {
         [_] => true,
         [] => {
-            let span = node.argument(0).map_or(node.span, |name| name.span);
-            report.push(
-                Problem::new(&node.source, span, "the base does not say where the file system begins", "has no root")
-                    .help("add `debian \"bookworm\"`, `from \"HOST/IMAGE:TAG\"` or `image \"NAME\"` to it, or base=\"NAME\""),
-            );
+            let (span, name) = node
+                .argument(0)
+                .map_or((node.span, ""), |name| (name.span, name.text()));
+            let help = match builtin_base(name) {
+                Some(_) => format!("write base=\"{name}\" behind the name to add to the built-in base, or begin with `debian` or `from`"),
+                None => "add `debian \"bookworm\"`, `from \"HOST/IMAGE:TAG\"` or `image \"NAME\"` to it, or base=\"NAME\"".into(),
+            };
+            let message = "the base does not say where the file system begins";
+            report.push(Problem::new(&node.source, span, message, "has no root").help(help));
             false
         }
         [first, .., last] => {

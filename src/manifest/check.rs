@@ -8,9 +8,9 @@ use kdl::{KdlDocument, KdlEntry, KdlNode, KdlValue};
 use super::language::{
     Argument, Children, Form, Place, Rule, Times, did_you_mean, places_of, rule, rules_of,
 };
-use super::mistake::Mistake;
-use super::node::{Axis, Node, Scalar, Value};
+use super::node::{Node, Scalar, Value};
 use super::report::Report;
+use super::scalars::{number_form, secret, wrong_type};
 use super::{secrets, values};
 use crate::diagnostic::{Problem, SourceText, Span};
 
@@ -25,9 +25,10 @@ pub(super) fn nodes(
     checker.nodes(document, place)
 }
 
-struct Checker<'a> {
-    source: &'a Arc<SourceText>,
-    report: &'a mut Report,
+/// Holds a document against the table.
+pub(super) struct Checker<'a> {
+    pub(super) source: &'a Arc<SourceText>,
+    pub(super) report: &'a mut Report,
 }
 
 impl Checker<'_> {
@@ -41,7 +42,7 @@ impl Checker<'_> {
         checked
     }
 
-    fn problem(
+    pub(super) fn problem(
         &mut self,
         span: Span,
         message: impl Into<String>,
@@ -110,35 +111,21 @@ impl Checker<'_> {
         let shown = values::shorten(name);
         let elsewhere: Vec<&str> = places_of(name).into_iter().map(Place::name).collect();
         if !elsewhere.is_empty() {
-            let help = format!("it belongs into {}", elsewhere.join(", "));
-            let message = format!("`{shown}` may not stand in {}", place.name());
+            let help = format!("it belongs {}", elsewhere.join(" or "));
+            let message = format!("`{shown}` may not stand {}", place.name());
             return self.problem(span, message, "in the wrong place", help);
         }
-        let alias = RulesByAlias::find(name, place);
-        let meant = alias.or_else(|| did_you_mean(name, rules_of(place).map(|rule| rule.name)));
-        let help = match (
-            meant,
-            did_you_mean(
-                name,
-                Place::ALL
-                    .into_iter()
-                    .flat_map(rules_of)
-                    .map(|rule| rule.name),
-            ),
-        ) {
-            (Some(meant), _) => format!("did you mean `{meant}`?"),
-            (None, Some(meant)) => format!(
-                "did you mean `{meant}`, which belongs into {}?",
-                places_of(meant).first().map_or("", |place| place.name())
-            ),
-            (None, None) => format!(
-                "{} knows {}",
-                place.name(),
-                rules_of(place)
-                    .map(|rule| rule.name)
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            ),
+        let everywhere = Place::ALL.into_iter().flat_map(rules_of);
+        let help = match (meant(name, rules_of(place)), meant(name, everywhere)) {
+            (Some(here), _) => format!("did you mean `{here}`?"),
+            (None, Some(other)) => {
+                let places: Vec<&str> = places_of(other).into_iter().map(Place::name).collect();
+                format!("did you mean `{other}`? It belongs {}", places.join(" or "))
+            }
+            (None, None) => {
+                let known: Vec<&str> = rules_of(place).map(|rule| rule.name).collect();
+                format!("{} may stand {}", place.name(), known.join(", "))
+            }
         };
         self.problem(
             span,
@@ -188,7 +175,7 @@ impl Checker<'_> {
         }
     }
 
-    fn value(&mut self, entry: &KdlEntry) -> Value {
+    pub(super) fn value(&mut self, entry: &KdlEntry) -> Value {
         if let Some(ty) = entry.ty() {
             self.type_annotation(span_of(ty.span()));
         }
@@ -321,7 +308,7 @@ impl Checker<'_> {
     }
 
     /// Type, secrets and form of one value.
-    fn form(&mut self, form: Form, value: &Value) -> bool {
+    pub(super) fn form(&mut self, form: Form, value: &Value) -> bool {
         if let Some(mistake) = wrong_type(form, value) {
             value.report(mistake, self.report);
             return false;
@@ -365,242 +352,24 @@ impl Checker<'_> {
             }
         }
     }
-
-    fn axes(&mut self, document: &KdlDocument, checked: &mut Node) {
-        let mut seen: BTreeMap<String, Span> = BTreeMap::new();
-        for node in document.nodes() {
-            let name = node.name().value();
-            let span = span_of(node.name().span());
-            let mut letters = name.chars();
-            let good = letters.next().is_some_and(|c| c.is_ascii_lowercase())
-                && letters.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-            if !good || name.len() > 64 {
-                self.problem(
-                    span,
-                    format!("`{}` is not the name of an axis", values::shorten(name)),
-                    "not an axis name",
-                    "write lower-case letters, digits and `_`, beginning with a letter",
-                );
-                continue;
-            }
-            if let Some(first) = seen.get(name) {
-                self.report.push(
-                    Problem::new(
-                        self.source,
-                        span,
-                        format!("the axis `{name}` is declared twice"),
-                        "again here",
-                    )
-                    .also(*first, "first here")
-                    .help("write all values behind one name"),
-                );
-                continue;
-            }
-            seen.insert(name.to_owned(), span);
-            if let Some(child) = node
-                .children()
-                .and_then(|children| children.nodes().first())
-            {
-                self.problem(
-                    span_of(child.name().span()),
-                    "an axis has no children",
-                    "nothing may stand here",
-                    format!("write the values behind the name: {name} 1 2 3"),
-                );
-            }
-            let values = self.axis_values(node, name, span);
-            checked.axes.push(Axis {
-                name: name.to_owned(),
-                values,
-            });
-        }
-        if document.nodes().is_empty() {
-            self.problem(
-                checked.span,
-                "the matrix has no axes",
-                "nothing stands in it",
-                "write for example `matrix { seed 1 2 3 }`, or remove it",
-            );
-        }
-        let cells = checked.axes.iter().try_fold(1_usize, |cells, axis| {
-            cells.checked_mul(axis.values.len().max(1))
-        });
-        if cells.is_none_or(|cells| cells > 10_000) {
-            self.problem(
-                checked.span,
-                "the matrix has more than 10000 cells",
-                "too many runs",
-                "shorten an axis, or split the run",
-            );
-        }
-    }
-
-    fn axis_values(&mut self, node: &KdlNode, name: &str, span: Span) -> Vec<String> {
-        let mut all: Vec<String> = Vec::new();
-        let mut spans: BTreeMap<String, Span> = BTreeMap::new();
-        for entry in node.entries() {
-            let value = self.value(entry);
-            if let Some(property) = entry.name() {
-                self.problem(
-                    span_of(property.span()),
-                    format!("the axis `{name}` has no properties"),
-                    "not a value",
-                    format!("write the values one after another: {name} 1 2 3"),
-                );
-                continue;
-            }
-            let text = match &value.scalar {
-                Scalar::Text(_) if !self.form(Form::Word, &value) => continue,
-                Scalar::Text(text) | Scalar::Float(text) => text.clone(),
-                Scalar::Integer(number) => number.to_string(),
-                Scalar::Boolean(boolean) => boolean.to_string(),
-                Scalar::Null => {
-                    self.problem(
-                        value.span,
-                        format!("`#null` is not a value of the axis `{name}`"),
-                        "no value",
-                        "write a string, a number, #true or #false",
-                    );
-                    continue;
-                }
-            };
-            if let Some(first) = spans.get(&text) {
-                self.report.push(
-                    Problem::new(
-                        self.source,
-                        value.span,
-                        format!(
-                            "the axis `{name}` has the value `{}` twice",
-                            values::shorten(&text)
-                        ),
-                        "again here",
-                    )
-                    .also(*first, "first here")
-                    .help("remove one of the two"),
-                );
-                continue;
-            }
-            spans.insert(text.clone(), value.span);
-            all.push(text);
-        }
-        if node.entries().is_empty() {
-            self.problem(
-                span,
-                format!("the axis `{name}` has no values"),
-                "no values",
-                format!("write the values behind the name: {name} 1 2 3"),
-            );
-        }
-        all
-    }
 }
 
-struct RulesByAlias;
-
-impl RulesByAlias {
-    fn find(name: &str, place: Place) -> Option<&'static str> {
-        rules_of(place)
-            .find(|rule| rule.aliases.contains(&name))
-            .map(|rule| rule.name)
-    }
-}
-
-fn secret(range: std::ops::Range<usize>, what: &str) -> Mistake {
-    let help = match what {
-        "a user name or password" | "a credential" => {
-            "remove it; imagewright takes credentials from netrc, the keyring or the environment of the machine that builds"
-        }
-        _ => {
-            "remove it here and give it to the container when it runs: as a secret of the cluster, a mounted file, or `docker run --env`"
-        }
-    };
-    Mistake::at(
-        range,
-        format!("the value holds {what}"),
-        "a manifest must not hold secrets",
-    )
-    .help(help)
-    .secret()
-}
-
-fn number_form(form: Form, number: i128, written: &str) -> Result<(), Mistake> {
-    let range = match form {
-        Form::Id => 1..=2_147_483_647,
-        Form::Count => 1..=4_194_304,
-        Form::Cpu => return values::check(form, &number.to_string()),
-        Form::Mode if !written.starts_with("0o") => {
-            return Err(Mistake::whole(
-                format!("`{number}` is decimal; permission bits are octal"),
-                "not octal",
-            )
-            .help(format!("write mode=\"{:04}\"", number.clamp(0, 7777))));
-        }
-        Form::Mode => {
-            return u32::try_from(number)
-                .map_err(drop)
-                .and_then(|bits| values::mode_bits(bits).map_err(drop))
-                .map(drop)
-                .map_err(|()| {
-                    Mistake::whole(
-                        "the mode has more than permission bits",
-                        "setuid, setgid, sticky or more",
-                    )
-                    .help("write for example \"0755\"")
-                });
-        }
-        _ => return Ok(()),
-    };
-    if range.contains(&number) {
-        return Ok(());
-    }
-    let what = if form == Form::Id {
-        "an id that an image's user can have"
-    } else {
-        "a number of processes"
-    };
-    let help = match (form, number) {
-        (Form::Id, 0) => {
-            "images do not run as root; write a number from 1 to 2147483647".to_owned()
-        }
-        _ => format!("write a number from {} to {}", range.start(), range.end()),
-    };
-    Err(Mistake::whole(format!("{number} is not {what}"), "out of range").help(help))
-}
-
-fn wrong_type(form: Form, value: &Value) -> Option<Mistake> {
-    let found = match &value.scalar {
-        Scalar::Text(_) => "string",
-        Scalar::Integer(_) => "number",
-        Scalar::Float(_) if form != Form::Cpu => "fraction",
-        Scalar::Float(_) => "number",
-        Scalar::Boolean(_) => "boolean",
-        Scalar::Null => "null",
-    };
-    if form.types().contains(&found) {
-        return None;
-    }
-    let expected = form.types().first().copied().unwrap_or("string");
-    let help = match (&value.scalar, expected) {
-        (Scalar::Null, _) => format!("write {}", form.example()),
-        (_, "string") => format!(
-            "write it in quotes: \"{}\"",
-            value.written.trim_start_matches('#')
-        ),
-        (Scalar::Text(text), "boolean") if matches!(text.as_str(), "true" | "false") => {
-            format!("write #{text} without quotes")
-        }
-        (Scalar::Text(text), "number") if text.parse::<i128>().is_ok() => {
-            format!("write {text} without quotes")
-        }
-        _ => format!("write {}", form.example()),
-    };
-    Some(
-        Mistake::whole(
-            format!("a {found} stands where a {expected} belongs"),
-            format!("must be a {expected}"),
-        )
-        .help(help),
-    )
+/// The node that was meant by its own name or one of its other names.
+fn meant(written: &str, rules: impl Iterator<Item = &'static Rule>) -> Option<&'static str> {
+    let names = rules.flat_map(|rule| {
+        let aliases = rule.aliases.iter().map(move |alias| (*alias, rule.name));
+        std::iter::once((rule.name, rule.name)).chain(aliases)
+    });
+    let names: Vec<(&str, &str)> = names.collect();
+    let exact = names
+        .iter()
+        .find(|(alias, _)| *alias == written)
+        .map(|(alias, _)| *alias);
+    let found = exact.or_else(|| did_you_mean(written, names.iter().map(|(alias, _)| *alias)))?;
+    names
+        .iter()
+        .find(|(alias, _)| *alias == found)
+        .map(|(_, name)| *name)
 }
 
 fn usage(rule: &Rule) -> String {
@@ -624,6 +393,7 @@ fn quoted_example(form: Form) -> String {
     }
 }
 
-fn span_of(span: miette::SourceSpan) -> Span {
+/// The parser's span in our terms; it counts bytes.
+pub(super) fn span_of(span: miette::SourceSpan) -> Span {
     Span::new(span.offset(), span.len())
 }

@@ -7,9 +7,9 @@ use super::chain::{Kind, Part, meant, roots};
 use super::model::*;
 use super::node::{Node, Value};
 use super::report::Report;
-use super::requirements_file::{self, Cache};
-use super::{paths, requirement, units, values};
-use crate::diagnostic::{Problem, Span};
+use super::requirements_file::Cache;
+use super::{paths, units, values};
+use crate::diagnostic::Problem;
 
 /// Python of the Debian releases that are known to us.
 const DEBIAN_PYTHON: &[(&str, u8)] = &[
@@ -61,6 +61,18 @@ impl Merger<'_> {
         self.index_names(&request);
         tidy(&mut request);
         Some(request)
+    }
+
+    /// Reports the mistakes of one node that do not depend on the image that it ends up in.
+    pub(super) fn examine(&mut self, node: &Node) {
+        match node.rule.name {
+            "pip" | "override" => drop(self.pip(node)),
+            "constraint" => drop(self.constraint(node)),
+            "pip-from" => drop(self.requirements(node)),
+            "fetch" => drop(self.fetch(node)),
+            "user" => drop(self.user(node)),
+            _ => {}
+        }
     }
 
     fn root(&mut self, parts: &[Part<'_>]) -> Option<Root> {
@@ -244,11 +256,21 @@ impl Merger<'_> {
         match node.rule.name {
             "os" => os(node, request, base),
             "pip" => request.pip.extend(self.pip(node)),
-            "pip-from" => self.pip_from(node, request),
+            "pip-from" => {
+                let read = self.requirements(node).unwrap_or_default();
+                request.pip.extend(read.pip);
+                request.constraints.extend(read.constraints);
+            }
             "constraint" => request.constraints.extend(self.constraint(node)),
             "override" => request.overrides.extend(self.pip(node)),
             "file" => request.files.extend(file(node)),
-            "fetch" => self.fetch(node, request),
+            "fetch" => {
+                let fetch = self.fetch(node);
+                request
+                    .fetches
+                    .retain(|other| fetch.as_ref().is_none_or(|fetch| fetch.to != other.to));
+                request.fetches.extend(fetch);
+            }
             "env" | "label" | "annotation" => pair(node, &mut request.config),
             "user" => request.config.user = self.user(node),
             "workdir" => {
@@ -262,143 +284,10 @@ impl Merger<'_> {
         }
     }
 
-    /// `pip`, `override` and `constraint` share their form.
-    fn pip(&mut self, node: &Node) -> Option<Spanned<PipRequirement>> {
-        let first = node.argument(0)?;
-        let mut parsed = requirement::parse(first.text()).ok()?;
-        if let Some(specifier) = node.argument(1) {
-            if !parsed.specifiers.is_empty() {
-                let problem = Problem::new(
-                    &node.source,
-                    specifier.span,
-                    format!("`{}` has two specifiers", parsed.name),
-                    "the second one",
-                );
-                self.report.push(
-                    problem
-                        .also(first.span, "the first one is in here")
-                        .help("write all specifiers into one string, separated by commas"),
-                );
-                return None;
-            }
-            parsed.specifiers = requirement::specifiers(specifier.text()).ok()?;
-        }
-        let wheel = match node.property("wheel") {
-            Some(wheel) => Some(self.wheel(node, wheel, &parsed)?),
-            None => None,
-        };
-        let pip = PipRequirement {
-            pep508: parsed.canonical(),
-            name: parsed.name,
-            index: node.property("index").map(|value| value.text().to_owned()),
-            wheel,
-            hashes: Vec::new(),
-            constraint: false,
-        };
-        Some(Spanned {
-            value: pip,
-            source: Arc::clone(&node.source),
-            span: node.arguments_span(),
-        })
-    }
-
-    fn wheel(
-        &mut self,
-        node: &Node,
-        wheel: &Value,
-        parsed: &requirement::Requirement,
-    ) -> Option<String> {
-        let mut refuse = |span: Span, message: String, label: &str, help: String| {
-            self.report
-                .push(Problem::new(&node.source, span, message, label).help(help));
-            None
-        };
-        let (path, name) = paths::wheel(wheel.text()).ok()?;
-        if let Some(index) = node.property("index") {
-            return refuse(
-                index.span,
-                format!("`{}` comes from a wheel and from an index", parsed.name),
-                "an index has nothing to serve here",
-                "remove index= or wheel=".into(),
-            );
-        }
-        if !parsed.specifiers.is_empty() {
-            let span = node
-                .argument(1)
-                .or(node.argument(0))
-                .map_or(node.span, |value| value.span);
-            return refuse(
-                span,
-                format!("`{}` has a wheel and a specifier", parsed.name),
-                "the wheel's name says the version",
-                "remove the specifier".into(),
-            );
-        }
-        if name != parsed.name {
-            return refuse(
-                wheel.span,
-                format!("the wheel is of `{name}`, not of `{}`", parsed.name),
-                "another package's wheel",
-                format!("write pip \"{name}\", or name another wheel"),
-            );
-        }
-        Some(path)
-    }
-
-    fn constraint(&mut self, node: &Node) -> Option<Spanned<PipRequirement>> {
-        let mut pip = self.pip(node)?;
-        let first = node.argument(0)?;
-        let parsed = requirement::parse(first.text()).ok()?;
-        let refused = if !parsed.extras.is_empty() {
-            Some((
-                "a constraint has extras",
-                "extras install something; a constraint does not",
-                "remove the brackets",
-            ))
-        } else if parsed.specifiers.is_empty() && node.argument(1).is_none() {
-            Some((
-                "the constraint has no specifier",
-                "constrains nothing",
-                "write the versions that count, for example constraint \"numpy\" \"<2\"",
-            ))
-        } else {
-            None
-        };
-        if let Some((message, label, help)) = refused {
-            self.report
-                .push(Problem::new(&node.source, first.span, message, label).help(help));
-            return None;
-        }
-        pip.value.constraint = true;
-        Some(pip)
-    }
-
-    fn pip_from(&mut self, node: &Node, request: &mut ImageRequest) {
-        let Some(path) = node.argument(0) else { return };
-        let read = match self.cache.get(path.text()) {
-            Some(read) => read.clone(),
-            None => {
-                let read = requirements_file::read(path, self.files, self.report);
-                self.cache.insert(path.text().to_owned(), read.clone());
-                read
-            }
-        };
-        request.pip.extend(read.pip);
-        request.constraints.extend(read.constraints);
-    }
-
-    fn fetch(&mut self, node: &Node, request: &mut ImageRequest) {
-        let (Some(url), Some(sha256), Some(to)) = (
-            node.argument(0),
-            node.property("sha256"),
-            node.property("to"),
-        ) else {
-            return;
-        };
-        let (Ok(digest), Ok(target)) = (values::sha256(sha256.text()), paths::target(to.text()))
-        else {
-            return;
-        };
+    fn fetch(&mut self, node: &Node) -> Option<Spanned<FetchSpec>> {
+        let (url, to) = (node.argument(0)?, node.property("to")?);
+        let digest = values::sha256(node.property("sha256")?.text()).ok()?;
+        let target = paths::target(to.text()).ok()?;
         let path = url.text().split(['?', '#']).next().unwrap_or_default();
         let to = paths::placed(path, &target);
         if to == "/" || (path.ends_with('/') && target.ends_with('/')) {
@@ -410,7 +299,7 @@ impl Merger<'_> {
             );
             self.report
                 .push(problem.help("write the whole path, for example to=\"/opt/model.bin\""));
-            return;
+            return None;
         }
         let spec = FetchSpec {
             url: url.text().to_owned(),
@@ -418,10 +307,7 @@ impl Merger<'_> {
             to,
             mode: mode(node),
         };
-        request
-            .fetches
-            .retain(|other| other.to != spec.to || other.value == spec);
-        request.fetches.push(url.spanned(spec));
+        Some(url.spanned(spec))
     }
 
     fn user(&mut self, node: &Node) -> Option<User> {

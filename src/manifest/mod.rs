@@ -1,9 +1,10 @@
 //! KDL text → [`Manifest`], with every mistake reported at once.
 //!
-//! `syntax` reads KDL, `check` holds it against the table in `language`, `chain` follows bases, `merge` and `runs` put
+//! `syntax` reads KDL, `check` holds it against the table in `rules`, `chain` follows bases, `merge` and `runs` put
 //! images and runs together. This module sees text alone: it never reads a file (requirements files come through
 //! [`ProjectFiles`]), a clock or the environment, and never panics on any text.
 
+mod axes;
 mod bases;
 mod chain;
 mod check;
@@ -13,11 +14,14 @@ mod merge;
 mod mistake;
 mod model;
 mod node;
+mod packages;
 mod paths;
 mod report;
 mod requirement;
 mod requirements_file;
+mod rules;
 mod runs;
+mod scalars;
 mod schema;
 mod secrets;
 mod syntax;
@@ -69,12 +73,31 @@ fn assemble(
     for name in declarations.names(Kind::Base) {
         chains.of(Kind::Base, name, report);
     }
+    let settings: Vec<Node> = nodes
+        .iter()
+        .filter(|node| is_setting(node))
+        .cloned()
+        .collect();
     let mut merger = Merger {
         files,
         report,
         cache: BTreeMap::new(),
-        top: nodes,
+        top: &settings,
     };
+    for node in nodes {
+        merger.examine(node);
+        if matches!(node.rule.name, "base" | "image") {
+            node.children.iter().for_each(|child| merger.examine(child));
+            let kind = if node.rule.name == "base" {
+                Kind::Base
+            } else {
+                Kind::Image
+            };
+            if node.argument(0).is_none() {
+                chains.nameless(kind, node, merger.report);
+            }
+        }
+    }
     let mut images = Vec::new();
     let mut seen = BTreeSet::new();
     for name in of(nodes, "image").filter_map(|node| node.argument(0)) {
@@ -101,6 +124,11 @@ fn assemble(
         runs,
         projects,
     }
+}
+
+/// Whether a node of the top level holds for every image.
+fn is_setting(node: &Node) -> bool {
+    language::rule(node.rule.name, Place::Image).is_some() && node.rule.places.contains(&Place::Top)
 }
 
 fn of<'n>(nodes: &'n [Node], name: &'n str) -> impl Iterator<Item = &'n Node> {

@@ -225,14 +225,15 @@ fn specifier(text: &str, at: usize) -> Result<String, Mistake> {
             "nothing here",
         ));
     }
-    if let Some(exact) = text.strip_prefix("===") {
-        if exact.trim().is_empty() {
-            return Err(Mistake::at(
-                range,
-                "`===` is not followed by a version",
-                "no version",
-            ));
-        }
+    if text
+        .strip_prefix("===")
+        .is_some_and(|exact| exact.trim().is_empty())
+    {
+        return Err(Mistake::at(
+            range,
+            "`===` is not followed by a version",
+            "no version",
+        ));
     }
     match VersionSpecifier::from_str(text) {
         Ok(parsed) => Ok(parsed.to_string()),

@@ -214,8 +214,8 @@ impl Reader<'_> {
             Err(Mistake::at(first.range.start..line.text.len(), message, label).help(help))
         };
         match name.as_str() {
-            "-r" | "--requirement" => self.include(&name, value, first, source, line, constraint),
-            "-c" | "--constraint" => self.include(&name, value, first, source, line, true),
+            "-r" | "--requirement" => self.include(&name, value, first, source, constraint),
+            "-c" | "--constraint" => self.include(&name, value, first, source, true),
             "--require-hashes" | "--prefer-binary" | "--only-binary" => Ok(()),
             "-i" | "--index-url" | "--pypi-url" => refuse(
                 format!("`{name}` does not belong into a requirements file"),
@@ -262,7 +262,6 @@ impl Reader<'_> {
         value: Option<Word>,
         first: &Word,
         source: &Arc<SourceText>,
-        line: &Line,
         constraint: bool,
     ) -> Result<(), Mistake> {
         let Some(value) = value.filter(|value| !value.text.is_empty()) else {
@@ -295,7 +294,6 @@ impl Reader<'_> {
             );
         }
         let included = self.text(&path).map_err(at)?;
-        let _ = line;
         self.file(path, &included, constraint);
         Ok(())
     }

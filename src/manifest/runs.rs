@@ -147,13 +147,13 @@ fn template(value: &Value, axes: &[Axis], report: &mut Report) {
 
 fn known_image(image: &Value, declarations: &Declarations<'_>, report: &mut Report) {
     let name = image.text();
-    let known: Vec<&str> = declarations.names(Kind::Image).collect();
-    if known.contains(&name) {
+    if declarations.contains(Kind::Image, name) {
         return;
     }
+    let known: Vec<&str> = declarations.names(Kind::Image).collect();
     let is_base = [Kind::Base, Kind::Builtin]
         .iter()
-        .any(|kind| declarations.names(*kind).any(|base| base == name));
+        .any(|kind| declarations.contains(*kind, name));
     let help = match (known.is_empty(), is_base) {
         (_, true) => format!(
             "`{name}` is a base; declare an image on it: image \"{name}_image\" base=\"{name}\""
@@ -181,7 +181,7 @@ fn project(node: &Node, projects: &BTreeMap<String, String>, report: &mut Report
     if name != DEFAULT_PROJECT && !projects.is_empty() && !projects.contains_key(name) {
         let known: Vec<&str> = projects.keys().map(String::as_str).collect();
         let help = format!(
-            "{}; or declare it: project \"{name}\"",
+            "declare it: project \"{name}\"; {}",
             meant(name, &known, "declared projects are")
         );
         report.push(

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use kdl::{KdlDiagnostic, KdlDocument};
 
 use super::report::Report;
+use super::secrets;
 use crate::diagnostic::{Problem, SourceText, Span};
 
 /// Largest manifest in bytes.
@@ -44,6 +45,7 @@ pub(super) fn read(source: &Arc<SourceText>, report: &mut Report) -> Option<KdlD
     match parsed {
         Some(Ok(document)) => return Some(document),
         Some(Err(error)) => {
+            hide_secrets(source, report);
             for diagnostic in &error.diagnostics {
                 syntax_problem(source, diagnostic, report);
             }
@@ -64,6 +66,25 @@ pub(super) fn read(source: &Arc<SourceText>, report: &mut Report) -> Option<KdlD
         )),
     }
     None
+}
+
+/// Without nodes, the values of variables with telling names are hidden by their lines alone.
+fn hide_secrets(source: &Arc<SourceText>, report: &mut Report) {
+    let mut start = 0;
+    for line in source.text.split_inclusive('\n') {
+        for (at, _) in line.match_indices("env") {
+            let rest = line[at + 3..].trim_start().trim_start_matches(['"', '#']);
+            let len = rest
+                .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+                .unwrap_or(rest.len());
+            if secrets::is_secret_name(&rest[..len]) {
+                let value = rest[len..].trim_end();
+                let offset = start + line.len() - rest.len() + len;
+                report.hide(source, Span::new(offset, value.len()));
+            }
+        }
+        start += line.len();
+    }
 }
 
 fn syntax_problem(source: &Arc<SourceText>, diagnostic: &KdlDiagnostic, report: &mut Report) {

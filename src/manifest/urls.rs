@@ -18,6 +18,7 @@ pub(super) fn plain(text: &str) -> Result<(), Mistake> {
 
 /// The URL of a download: as [`plain`], but a query may stand. (Credentials in it are found for every value.)
 pub(super) fn fetch(text: &str) -> Result<(), Mistake> {
+    no_login(text)?;
     let help = "write a URL such as \"https://packages.example.com/simple\"";
     let parsed = Url::parse(text).map_err(|error| {
         Mistake::whole(
@@ -96,7 +97,19 @@ pub(super) fn image(text: &str) -> Result<(), Mistake> {
     found.map_or(Ok(()), |found| image_tag(text, found, help))
 }
 
+/// User info before the first slash of a text that has no scheme (with one, it is found in every value).
+fn no_login(text: &str) -> Result<(), Mistake> {
+    let host = text.split('/').next().unwrap_or_default();
+    match host.rfind('@') {
+        Some(at) if !host[at..].contains("sha256:") => Err(Mistake::at(0..at, "the value holds a user name or password", "a manifest must not hold secrets")
+            .help("remove it; imagewright takes credentials from netrc, the keyring or the environment of the machine that builds")
+            .secret()),
+        _ => Ok(()),
+    }
+}
+
 fn no_scheme(text: &str, help: &str) -> Result<(), Mistake> {
+    no_login(text)?;
     match text.find("://") {
         Some(at) => Err(Mistake::at(
             0..at + 3,

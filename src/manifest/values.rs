@@ -113,10 +113,13 @@ pub(super) fn name(text: &str, separators: &str) -> Result<(), Mistake> {
         }
         after_separator = separator;
     }
-    if text.is_empty() || after_separator {
-        let range = text.len().saturating_sub(1)..text.len();
+    if text.is_empty() {
+        return Err(Mistake::whole("the name is empty", "nothing here")
+            .help(format!("write {}", Form::Name.example())));
+    }
+    if after_separator {
         return Err(Mistake {
-            range: Some(range).filter(|_| !text.is_empty()),
+            range: Some(text.len() - 1..text.len()),
             ..name_mistake(text, "a name ends with a letter or digit")
         });
     }
@@ -176,10 +179,13 @@ fn choice(form: Form, text: &str) -> Result<(), Mistake> {
     Err(Mistake::whole(format!("`{}` is not {what}", shorten(text)), "unknown").help(help))
 }
 
+/// Whether a character may stand at a place.
+type Test = fn(char) -> bool;
+
 /// Values whose form is a set of characters and a length.
 fn simple(form: Form, text: &str) -> Result<(), Mistake> {
     let lower = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let (first, rest, length): (fn(char) -> bool, fn(char) -> bool, _) = match form {
+    let (first, rest, length): (Test, Test, _) = match form {
         Form::Suite => (
             |c| c.is_ascii_lowercase(),
             |c| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-".contains(c),
