@@ -32,7 +32,7 @@ pub fn read<T: Serialize + DeserializeOwned>(
 ) -> Result<T, DocumentError> {
     let value: serde_json::Value = serde_json::from_slice(stored)?;
     let found = value.get("v").cloned().unwrap_or_default();
-    if found != serde_json::Value::from(version) {
+    if found != version {
         return Err(DocumentError::Version {
             found: found.to_string().chars().take(40).collect(),
             version,

@@ -83,9 +83,15 @@ pub fn explain_config(before: &ConfigDocument, after: &ConfigDocument) -> Vec<Di
         annotations,
     } = before;
     let mut found = Found::default();
-    found.map("environment variable", env, &after.env, quoted, CONFIG);
+    found.map(
+        "environment variable",
+        env,
+        &after.env,
+        |text| quoted(text),
+        CONFIG,
+    );
     found.value("the user", user_text(user), user_text(&after.user), LAYERED);
-    let path = |path: &Option<String>| path.as_deref().map_or("not set".into(), quoted_str);
+    let path = |path: &Option<String>| path.as_deref().map_or("not set".into(), quoted);
     found.value(
         "the working folder",
         path(workdir),
@@ -100,12 +106,12 @@ pub fn explain_config(before: &ConfigDocument, after: &ConfigDocument) -> Vec<Di
         CONFIG,
     );
     found.value("the default command", list(cmd), list(&after.cmd), CONFIG);
-    found.map("label", labels, &after.labels, quoted, CONFIG);
+    found.map("label", labels, &after.labels, |text| quoted(text), CONFIG);
     found.map(
         "annotation",
         annotations,
         &after.annotations,
-        quoted,
+        |text| quoted(text),
         CONFIG,
     );
     found.0
@@ -162,16 +168,15 @@ fn user_text(user: &UserDocument) -> String {
     format!("{name} (uid {uid}, gid {gid}, home {home})")
 }
 
-fn quoted(text: &String) -> String {
-    quoted_str(text)
-}
-
-fn quoted_str(text: &str) -> String {
+fn quoted(text: &str) -> String {
     format!("{text:?}")
 }
 
 fn listed(list: &[String]) -> String {
-    list.iter().map(quoted).collect::<Vec<_>>().join(" ")
+    list.iter()
+        .map(|text| quoted(text))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// Collects differences.
