@@ -12,6 +12,8 @@ pub mod pack;
 pub mod plan;
 pub mod recipe;
 pub mod splice;
+#[cfg(target_os = "linux")]
+pub mod tree;
 pub mod wheel;
 
 pub use error::LayerError;
