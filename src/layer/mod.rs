@@ -14,6 +14,7 @@ pub mod pack;
 pub mod plan;
 pub mod recipe;
 pub mod splice;
+#[cfg(target_os = "linux")]
 pub mod tree;
 pub mod wheel;
 

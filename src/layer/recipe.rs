@@ -15,8 +15,9 @@
 
 use std::borrow::Cow;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -191,20 +192,21 @@ impl Recipe {
     ) -> Result<RecipeReader<'a>, LayerError> {
         let path = store.recipe_path(&recipe.layer.key);
         let literals = File::open(&path).map_err(LayerError::io("read", &path))?;
-        let mut wheels = Vec::new();
+        let (mut wheels, mut paths) = (Vec::new(), Vec::new());
         for wheel in &recipe.wheels {
-            let opened = store
-                .artifact(&wheel.sha256)
-                .and_then(|path| File::open(path).ok());
-            wheels.push(opened.ok_or_else(|| LayerError::MissingWheel {
+            let path = store.artifact_path(&wheel.sha256);
+            wheels.push(File::open(&path).map_err(|_| LayerError::MissingWheel {
                 name: wheel.name.clone(),
                 digest: wheel.sha256,
             })?);
+            paths.push(path);
         }
         let mut reader = RecipeReader {
             recipe,
             literals,
+            path,
             wheels,
+            paths,
             next: 0,
             literal_at: MAGIC.len() as u64,
             within: 0,
@@ -220,7 +222,9 @@ impl Recipe {
 pub struct RecipeReader<'a> {
     recipe: Cow<'a, Recipe>,
     literals: File,
+    path: PathBuf,
     wheels: Vec<File>,
+    paths: Vec<PathBuf>,
     /// Index of the segment being read.
     next: usize,
     /// Where that segment's literals begin in the recipe's file, or would.
@@ -270,11 +274,28 @@ impl RecipeReader<'_> {
         }
     }
 
+    /// Removes what is not what it was, so that the next build makes or fetches it anew.
+    fn set_aside(&self) {
+        let _ = fs::remove_file(&self.path);
+        for (file, (path, wheel)) in self
+            .wheels
+            .iter()
+            .zip(self.paths.iter().zip(&self.recipe.wheels))
+        {
+            let mut file = file;
+            let found = file.rewind().and_then(|()| Digest::of_reader(file));
+            if found.is_ok_and(|(digest, _)| digest != wheel.sha256) {
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+
     fn finish(&mut self) -> io::Result<usize> {
         if let Some(hasher) = self.hasher.take() {
             let found = Digest::from_bytes(hasher.finalize().into());
             let layer = &self.recipe.layer;
             if found != layer.digest {
+                self.set_aside();
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
                     LayerError::Damaged {
@@ -300,6 +321,7 @@ impl Read for RecipeReader<'_> {
         };
         let read = self.read_segment(segment, out)?;
         if read == 0 {
+            self.set_aside();
             return Err(io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 "a wheel in the store is shorter than it was",

@@ -32,7 +32,7 @@ pub const SMALL: u64 = 32 << 10;
 const GROUP: usize = 1 << 20;
 /// Entries up to this size are inflated in one piece, in bytes.
 const HELD: u64 = 32 << 20;
-/// libdeflate's level for shared members: level 6 makes them a sixth smaller and takes twice the time.
+/// libdeflate's level for shared members. Level 6 would make the blobs of a typical image 0.06 % smaller.
 const LEVEL: i32 = 3;
 /// Bytes in a stored deflate block (RFC 1951, section 3.2.4).
 pub const STORED_BLOCK: usize = 65_535;

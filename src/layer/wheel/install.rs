@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::metadata::{launchers, shebang};
+use super::metadata::{Launcher, launchers, shebang};
 use super::record::{self, Line, Record, RecordHash};
 use super::zip::{Method, ZipEntry};
 use super::{MAX_SCRIPT, MAX_TEXT, Wheel, WheelError};
@@ -139,7 +139,7 @@ impl Wheel {
     /// When the wheel wants to write where it must not, or two of its files meet at one path.
     pub fn places(&self, python: &PythonDocument) -> Result<Vec<Place>, WheelError> {
         let scheme = Scheme::new(python, &self.release.name);
-        let launchers = self.launchers()?;
+        let launchers = self.launchers(python)?;
         let mut places = BTreeMap::new();
         for (index, entry) in self.archive.entries.iter().enumerate() {
             if let Some(place) = self.place(&scheme, &launchers, index, entry)? {
@@ -164,7 +164,7 @@ impl Wheel {
     }
 
     /// Launcher texts by command name; each begins with a bare `#!`.
-    fn launchers(&self) -> Result<BTreeMap<String, String>, WheelError> {
+    fn launchers(&self, python: &PythonDocument) -> Result<BTreeMap<String, String>, WheelError> {
         let path = self.dist_info("entry_points.txt");
         let Some(entry) = self.find(&path) else {
             return Ok(BTreeMap::new());
@@ -172,8 +172,12 @@ impl Wheel {
         let fail = |reason: String| WheelError::entry(&self.archive.label, &path, reason);
         let bytes = self.content(entry, MAX_TEXT)?;
         let text = String::from_utf8(bytes).map_err(|_| fail("is not UTF-8 text".into()))?;
+        let mut declared = launchers(&text).map_err(fail)?;
+        if self.release.name == "pip" {
+            name_pip_after(&mut declared, &python.minor);
+        }
         let mut texts = BTreeMap::new();
-        for (name, launcher) in launchers(&text).map_err(fail)? {
+        for (name, launcher) in declared {
             if name.is_empty()
                 || name.len() > 200
                 || name.contains(['/', '\\', '\0'])
@@ -434,6 +438,18 @@ impl Content {
             hash,
             size: Some(size),
         })
+    }
+}
+
+/// pip's wheels serve every Python: its command `pip3.X` is the one of the Python that it is installed for.
+fn name_pip_after(launchers: &mut BTreeMap<String, Launcher>, minor: &str) {
+    let other = |name: &str| {
+        let rest = name.strip_prefix("pip3.");
+        rest.is_some_and(|rest| rest.parse::<u8>().is_ok())
+    };
+    launchers.retain(|name, _| !other(name));
+    if let Some(pip3) = launchers.get("pip3").cloned() {
+        launchers.insert(format!("pip{minor}"), pip3);
     }
 }
 

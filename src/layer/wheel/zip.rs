@@ -184,10 +184,10 @@ impl Archive {
             return Err(not_a_zip());
         };
         let saturated = here == u16::MAX || count == u16::MAX || size == u32::MAX;
-        if saturated || offset == u32::MAX {
-            if let Some(end) = self.zip64_end_record(position)? {
-                return Ok(end);
-            }
+        if (saturated || offset == u32::MAX)
+            && let Some(end) = self.zip64_end_record(position)?
+        {
+            return Ok(end);
         }
         if disks != (Some(0), Some(0)) || here != count {
             return Err(self.fail("it is a part of a zip file that spans several"));
