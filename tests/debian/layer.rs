@@ -218,6 +218,7 @@ fn mmdebstrap(solution: &BaseSolution) -> Vec<u8> {
         let mut command = Command::new("mmdebstrap");
         command
             .args(["--mode=root", "--variant=essential", "--quiet"])
+            .arg("--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr")
             .arg(format!(
                 "--setup-hook=mkdir -p $1/etc/apt/preferences.d; printf '{PIN}' > $1{FILE}"
             ))
