@@ -40,7 +40,7 @@ impl Archive {
         self.path(&format!("dists/{SUITE}/{path}"))
     }
 
-    fn packages(&self, stanzas: &str) {
+    pub fn packages(&self, stanzas: &str) {
         let by_hash = self.suite("main/binary-amd64/by-hash/SHA256");
         fs::create_dir_all(&by_hash).unwrap();
         fs::write(self.suite("main/binary-amd64/Packages"), stanzas).unwrap();

@@ -9,7 +9,7 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::cleaning::{self, Action};
 use crate::layer::entry::{Entry, EntryKind, TRAILER};
@@ -194,7 +194,7 @@ impl Emitter<'_> {
             if cleaning::is_rewritten(&name) {
                 let content = fs::read(on_disk).map_err(failed())?;
                 let content = cleaning::rewrite(&name, content, self.job.epoch, |other| {
-                    let meta = fs::symlink_metadata(self.job.root.join(other)).ok()?;
+                    let meta = follow(&self.job.root, other)?;
                     Some((meta.size(), meta.mtime().min(self.job.epoch)))
                 });
                 entry.kind = EntryKind::File {
@@ -229,6 +229,32 @@ fn node_kind(on_disk: &Path, meta: &Metadata) -> io::Result<EntryKind> {
     } else {
         EntryKind::File { size: meta.size() }
     })
+}
+
+/// The file that a path of the tree means, its own links followed inside the tree; `None` if it is not in it.
+fn follow(root: &Path, path: &str) -> Option<Metadata> {
+    let mut path = PathBuf::from(path);
+    for _ in 0..8 {
+        let on_disk = root.join(&path);
+        let meta = fs::symlink_metadata(&on_disk).ok()?;
+        if !meta.is_symlink() {
+            return Some(meta);
+        }
+        let target = fs::read_link(&on_disk).ok()?;
+        let joined = path.parent()?.join(target);
+        path = PathBuf::new();
+        for component in joined.components() {
+            match component {
+                Component::Normal(part) => path.push(part),
+                Component::ParentDir => {
+                    path.pop();
+                }
+                Component::RootDir => path = PathBuf::new(),
+                Component::CurDir | Component::Prefix(_) => {}
+            }
+        }
+    }
+    None
 }
 
 /// `a/b` → `a/.wh.b`.
