@@ -143,20 +143,30 @@ fn runs_forever() {
 #[test]
 fn killing_the_caller_leaves_nothing() {
     let ready = tempfile::tempdir().unwrap();
-    let mut caller = Command::new(std::env::current_exe().unwrap())
+    let caller = Command::new(std::env::current_exe().unwrap())
         .args(["--ignored", "--exact", "limits::runs_forever"])
         .env("RUNTIME_TEST_READY", ready.path())
         .env("TMPDIR", ready.path())
         .stdout(std::process::Stdio::null())
         .spawn()
+        .map(Killed)
         .unwrap();
     wait_until(|| ready.path().join("now").exists());
-    assert!(processes_with("54321") > 0);
-    caller.kill().unwrap();
-    caller.wait().unwrap();
+    wait_until(|| processes_with("54321") > 0);
+    drop(caller);
     wait_until(|| processes_with("54321") == 0 && groups_of("killed-caller").is_empty());
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     assert!(!mounts.contains(ready.path().to_str().unwrap()));
+}
+
+/// Killed with SIGKILL when dropped.
+struct Killed(std::process::Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn wait_until(condition: impl Fn() -> bool) {
@@ -203,4 +213,21 @@ fn assert_nothing_left(id: &str) {
             .lines()
             .any(|line| Path::new(line).ends_with("rootfs"))
     );
+}
+
+/// Bounded loosely, because machines differ and debug builds are slow.
+#[test]
+fn starting_is_quick() {
+    let bench = Bench::new();
+    let mut spec = bench.spec("");
+    spec.argv = vec!["true".into()];
+    let mut times: Vec<_> = (0..20)
+        .map(|_| {
+            let started = Instant::now();
+            assert_eq!(bench.run(&spec).unwrap().0.outcome, Outcome::Exited(0));
+            started.elapsed()
+        })
+        .collect();
+    times.sort();
+    assert!(times[10] < Duration::from_millis(250), "{times:?}");
 }

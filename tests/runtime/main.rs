@@ -3,5 +3,6 @@
 
 mod container;
 mod limits;
+mod rootless;
 mod runs;
 mod support;

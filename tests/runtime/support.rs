@@ -25,7 +25,8 @@ impl Bench {
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         busybox_root(&folder.path().join("root"));
-        let runtime = Embedded::with_helper(folder.path(), Path::new(PROGRAM));
+        let program = std::env::var_os("RUNTIME_TEST_PROGRAM").unwrap_or_else(|| PROGRAM.into());
+        let runtime = Embedded::with_helper(folder.path(), Path::new(&program));
         Self { folder, runtime }
     }
 
