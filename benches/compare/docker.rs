@@ -124,7 +124,11 @@ fn remove_cgroup(name: &str) {
         .map(|path| path.join(name.trim_start_matches('/')));
     for top in tops.filter(|top| top.is_dir()) {
         let below = walkdir::WalkDir::new(&top).contents_first(true);
-        for entry in below.into_iter().flatten().filter(|entry| entry.file_type().is_dir()) {
+        for entry in below
+            .into_iter()
+            .flatten()
+            .filter(|entry| entry.file_type().is_dir())
+        {
             let _ = fs::remove_dir(entry.path());
         }
     }
@@ -157,8 +161,12 @@ impl Registry {
         );
         fs::write(&config, text).map_err(|error| format!("{}: {error}", config.display()))?;
         let args = ["serve".to_owned(), config.display().to_string()];
-        let mut daemon =
-            Daemon::start("docker-registry", &program, &args, folder.join("registry.log"))?;
+        let mut daemon = Daemon::start(
+            "docker-registry",
+            &program,
+            &args,
+            folder.join("registry.log"),
+        )?;
         daemon.await_ready(Duration::from_secs(30), || {
             TcpStream::connect(address).is_ok()
         })?;

@@ -60,7 +60,13 @@ pub fn measure(wheels: &[PathBuf], threads: usize) -> Outcome<Floor> {
         // Rough costs in units of one byte streamed and hashed; only their order matters.
         let cost: u64 = entries
             .iter()
-            .map(|entry| if entry.size > WHOLE { entry.size * 3 } else { entry.size * 2 })
+            .map(|entry| {
+                if entry.size > WHOLE {
+                    entry.size * 3
+                } else {
+                    entry.size * 2
+                }
+            })
             .sum();
         unpacked += entries.iter().map(|entry| entry.size).sum::<u64>();
         packed += size;

@@ -137,7 +137,10 @@ fn answer(writer: &mut TcpStream, head: bool, path: &str, shelf: &Shelf) -> io::
         };
     }
     let name = path.strip_prefix("/files/").unwrap_or("");
-    if let Some(wheel) = name.strip_suffix(".metadata").and_then(|name| shelf.get(name)) {
+    if let Some(wheel) = name
+        .strip_suffix(".metadata")
+        .and_then(|name| shelf.get(name))
+    {
         return bytes(writer, head, "200 OK", "text/plain", &wheel.metadata);
     }
     let Some(wheel) = shelf.get(name) else {
@@ -170,7 +173,13 @@ fn page(project: &str, shelf: &Shelf) -> Option<String> {
     any.then_some(page)
 }
 
-fn bytes(writer: &mut TcpStream, head: bool, status: &str, kind: &str, body: &[u8]) -> io::Result<()> {
+fn bytes(
+    writer: &mut TcpStream,
+    head: bool,
+    status: &str,
+    kind: &str,
+    body: &[u8],
+) -> io::Result<()> {
     header(writer, status, kind, body.len() as u64)?;
     if head { Ok(()) } else { writer.write_all(body) }
 }

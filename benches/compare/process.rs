@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
@@ -177,12 +178,13 @@ impl Call {
             .stderr(create(&scratch.0.join("stderr"))?)
             .process_group(0);
         match &self.stdin {
-            Some(path) => command.stdin(
-                File::open(path).map_err(|error| format!("{}: {error}", path.display()))?,
-            ),
+            Some(path) => command
+                .stdin(File::open(path).map_err(|error| format!("{}: {error}", path.display()))?),
             None => command.stdin(Stdio::null()),
         };
-        let mut child = command.spawn().map_err(|error| format!("{name}: {error}"))?;
+        let mut child = command
+            .spawn()
+            .map_err(|error| format!("{name}: {error}"))?;
         let deadline = Instant::now() + PATIENCE;
         let status = wait_for(&mut child, deadline)?;
         let read = |path: PathBuf| {
@@ -222,15 +224,8 @@ fn wait_for(child: &mut Child, deadline: Instant) -> Outcome<std::process::ExitS
     let pid = i32::try_from(child.id()).map_err(|error| error.to_string())?;
     let live = || LIVE.lock().unwrap_or_else(|poison| poison.into_inner());
     live().insert(pid, deadline);
-    loop {
-        match waitid(
-            Id::Pid(Pid::from_raw(pid)),
-            WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT,
-        ) {
-            Err(nix::errno::Errno::EINTR) => {}
-            _ => break,
-        }
-    }
+    let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+    while waitid(Id::Pid(Pid::from_raw(pid)), ended) == Err(Errno::EINTR) {}
     live().remove(&pid);
     child.wait().map_err(|error| error.to_string())
 }
@@ -271,12 +266,14 @@ pub fn helper() -> Option<ExitCode> {
     };
     Some(match status.code() {
         Some(code) => ExitCode::from(u8::try_from(code).unwrap_or(125)),
-        None => ExitCode::from(128_u8.saturating_add(
-            status
-                .signal()
-                .and_then(|signal| u8::try_from(signal).ok())
-                .unwrap_or(0),
-        )),
+        None => ExitCode::from(
+            128_u8.saturating_add(
+                status
+                    .signal()
+                    .and_then(|signal| u8::try_from(signal).ok())
+                    .unwrap_or(0),
+            ),
+        ),
     })
 }
 
@@ -293,7 +290,12 @@ impl Daemon {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start(name: &'static str, program: &Path, args: &[String], log: PathBuf) -> Outcome<Self> {
+    pub fn start(
+        name: &'static str,
+        program: &Path,
+        args: &[String],
+        log: PathBuf,
+    ) -> Outcome<Self> {
         // Where it can be had, the kernel ends the server should this program be killed.
         let mut command = match find("setpriv") {
             Some(setpriv) => {
@@ -350,7 +352,9 @@ impl Daemon {
     /// The largest resident set that it had so far, in KiB.
     pub fn peak_kib(&self) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))?;
         line.trim().trim_end_matches(" kB").parse().ok()
     }
 }

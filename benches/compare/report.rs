@@ -94,7 +94,13 @@ impl Report {
     }
 
     /// Records repetitions; `peak` in KiB.
-    pub fn times(&mut self, key: &'static str, what: &str, mut walls: Vec<Duration>, peak: Option<u64>) {
+    pub fn times(
+        &mut self,
+        key: &'static str,
+        what: &str,
+        mut walls: Vec<Duration>,
+        peak: Option<u64>,
+    ) {
         let samples = walls.iter().map(Duration::as_secs_f64).collect();
         walls.sort();
         let (Some(min), Some(max)) = (walls.first(), walls.last()) else {
@@ -144,7 +150,13 @@ impl Report {
         self.judge(what, value, "ms", target);
     }
 
-    fn judge(&mut self, what: &'static str, value: Option<f64>, unit: &'static str, target: Target) {
+    fn judge(
+        &mut self,
+        what: &'static str,
+        value: Option<f64>,
+        unit: &'static str,
+        target: Target,
+    ) {
         let Some(value) = value else {
             self.skipped.push(Skipped {
                 step: format!("ratio: {what}"),
@@ -180,7 +192,9 @@ impl Report {
             "figure", "median", "min", "max", "n", "peak MB"
         );
         for row in &self.figures {
-            let peak = row.peak_mb.map_or(String::new(), |peak| format!("{peak:.0}"));
+            let peak = row
+                .peak_mb
+                .map_or(String::new(), |peak| format!("{peak:.0}"));
             let _ = writeln!(
                 text,
                 "{:<66} {:>9} {:>9} {:>9} {:>3} {peak:>9}",

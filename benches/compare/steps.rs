@@ -30,6 +30,49 @@ pub struct Setting {
     pub w1: Vec<PathBuf>,
 }
 
+/// What both images must be able to do.
+const IMPORTS: &str = "import pandas, sklearn, xgboost";
+
+/// One image's pulls.
+struct Pulled {
+    sum: &'static str,
+    start: &'static str,
+    whose: &'static str,
+    tag: String,
+    sums: Vec<Duration>,
+    starts: Vec<Duration>,
+}
+
+impl Pulled {
+    fn new(sum: &'static str, start: &'static str, whose: &'static str, tag: String) -> Self {
+        Self {
+            sum,
+            start,
+            whose,
+            tag,
+            sums: Vec::new(),
+            starts: Vec::new(),
+        }
+    }
+}
+
+fn size_of(files: &[PathBuf]) -> u64 {
+    files
+        .iter()
+        .filter_map(|path| path.metadata().ok())
+        .map(|metadata| metadata.len())
+        .sum()
+}
+
+fn folder_size(folder: &Path) -> u64 {
+    let entries = walkdir::WalkDir::new(folder).into_iter().flatten();
+    let files: Vec<PathBuf> = entries
+        .filter(|entry| entry.file_type().is_file())
+        .map(walkdir::DirEntry::into_path)
+        .collect();
+    size_of(&files)
+}
+
 fn repeat<T>(times: usize, mut work: impl FnMut() -> Outcome<T>) -> Outcome<Vec<T>> {
     (0..times).map(|_| work()).collect()
 }
@@ -42,11 +85,10 @@ pub fn gzip(setting: &Setting, contents: &Path, report: &mut Report) -> Outcome<
         .stdin(contents)
         .stdout(&out)
         .run()?;
-    let size = |path: &Path| path.metadata().map_or(0, |metadata| metadata.len());
     report.note(format!(
         "gzip -6 makes {} MB of the {} MB in the wheels",
-        size(&out) / 1_000_000,
-        size(contents) / 1_000_000
+        size_of(std::slice::from_ref(&out)) / 1_000_000,
+        size_of(&[contents.to_owned()]) / 1_000_000
     ));
     report.measured("gzip", "W1's contents through gzip -6", &[measured]);
     fs::remove_file(&out).map_err(|error| error.to_string())
@@ -64,37 +106,82 @@ pub fn floor(setting: &Setting, threads: usize, report: &mut Report) -> Outcome<
         ));
     }
     let walls = floors.iter().map(|floor| floor.wall).collect();
-    report.times("floor", "floor: inflate once, SHA-256 of both sides", walls, None);
+    report.times(
+        "floor",
+        "floor: inflate once, SHA-256 of both sides",
+        walls,
+        None,
+    );
     // Where threads ended at different times, this is what a perfect split would have taken.
     let threads = u32::try_from(threads).unwrap_or(1);
     let even = floors.iter().map(|floor| floor.busy / threads).collect();
-    report.times("floor.even", "floor, had all threads ended at once", even, None);
+    report.times(
+        "floor.even",
+        "floor, had all threads ended at once",
+        even,
+        None,
+    );
     Ok(())
 }
 
-/// Our builds of W1; gives the project, its image built.
-pub fn ours(setting: &Setting, report: &mut Report) -> Outcome<Project> {
+/// Our builds of W1; gives the project, and the image as a layout.
+pub fn ours(setting: &Setting, report: &mut Report) -> Outcome<(Project, PathBuf)> {
     let project = Project::new(&setting.program, &setting.run, "w1", "w1", &setting.index)?;
     project.declare("w1", &setting.base.layout, &W1_REQUIREMENTS)?;
     let locked = project.lock()?;
     report.measured("ours.lock", "imagewright lock, empty store", &[locked]);
     let first = project.run(&["build"])?;
-    report.measured("ours.first", "imagewright build, empty store, index on loopback", &[first]);
+    let layout = setting.run.join("w1-oci");
+    let exported = project.export("w1", &layout)?;
+    // A quick build of half the packages would be worth nothing.
+    let packed = size_of(&setting.w1);
+    let grown = folder_size(&layout).saturating_sub(folder_size(&setting.base.layout));
+    if grown < packed / 10 * 9 {
+        return Err(format!(
+            "our image is {grown} bytes above its base, its wheels have {packed}"
+        ));
+    }
+    report.measured(
+        "ours.first",
+        "imagewright build, empty store, index on loopback",
+        &[first],
+    );
+    report.measured(
+        "ours.export",
+        "imagewright export w1 --oci DIR",
+        &[exported],
+    );
     let builds = repeat(setting.reps, || {
         project.forget()?;
         project.run(&["build"])
     })?;
-    report.measured("ours.build", "imagewright build, wheels in the store", &builds);
+    report.measured(
+        "ours.build",
+        "imagewright build, wheels in the store",
+        &builds,
+    );
     let cpu = builds.iter().map(|build| build.cpu).collect();
     report.times("ours.cpu", "  its CPU time, all threads", cpu, None);
     let unchanged = repeat(setting.reps * 2, || project.run(&["build"]))?;
-    report.measured("ours.unchanged", "imagewright build, nothing changed", &unchanged);
-    Ok(project)
+    report.measured(
+        "ours.unchanged",
+        "imagewright build, nothing changed",
+        &unchanged,
+    );
+    Ok((project, layout))
 }
 
 /// One wheel of forty changes, and that wheel in an image of its own.
 pub fn forty(setting: &Setting, report: &mut Report) -> Outcome<()> {
-    let make = |name| Project::new(&setting.program, &setting.run, name, "forty", &setting.index);
+    let make = |name| {
+        Project::new(
+            &setting.program,
+            &setting.run,
+            name,
+            "forty",
+            &setting.index,
+        )
+    };
     let (before, after, alone) = (make("before")?, make("after")?, make("alone")?);
     let earlier = FORTY.map(|pin| if pin == CHANGED.0 { CHANGED.1 } else { pin });
     before.declare("forty", &setting.base.layout, &earlier)?;
@@ -113,21 +200,43 @@ pub fn forty(setting: &Setting, report: &mut Report) -> Outcome<()> {
         alone.forget()?;
         single.push(alone.run(&["build"])?);
     }
-    report.measured("ours.forty", "imagewright build of forty wheels in the store", &whole);
-    report.measured("ours.changed", "imagewright build, one wheel of forty changed", &changed);
-    report.measured("ours.alone", "imagewright build of that wheel alone", &single);
+    report.measured(
+        "ours.forty",
+        "imagewright build of forty wheels in the store",
+        &whole,
+    );
+    report.measured(
+        "ours.changed",
+        "imagewright build, one wheel of forty changed",
+        &changed,
+    );
+    report.measured(
+        "ours.alone",
+        "imagewright build of that wheel alone",
+        &single,
+    );
     Ok(())
 }
 
 /// A wheel with an entry of 1.5 GB.
 pub fn large(setting: &Setting, report: &mut Report) -> Outcome<()> {
-    let project = Project::new(&setting.program, &setting.run, "large", "large", &setting.index)?;
+    let project = Project::new(
+        &setting.program,
+        &setting.run,
+        "large",
+        "large",
+        &setting.index,
+    )?;
     project.declare("large", &setting.base.layout, &[LARGE])?;
     project.lock()?;
     let first = project.run(&["build"])?;
     project.forget()?;
     let again = project.run(&["build"])?;
-    report.measured("ours.large", "imagewright build, one entry of 1.5 GB", &[first, again]);
+    report.measured(
+        "ours.large",
+        "imagewright build, one entry of 1.5 GB",
+        &[first, again],
+    );
     Ok(())
 }
 
@@ -135,18 +244,14 @@ pub fn large(setting: &Setting, report: &mut Report) -> Outcome<()> {
 pub fn exec(setting: &Setting, project: &Project, report: &mut Report) -> Outcome<()> {
     let run = || project.run(&["exec", "w1", "--", "true"]);
     let first = run()?;
-    report.measured("ours.exec-first", "imagewright exec w1 -- true, image not unpacked", &[first]);
+    report.measured(
+        "ours.exec-first",
+        "imagewright exec w1 -- true, image not unpacked",
+        &[first],
+    );
     let runs = repeat(setting.reps * 2, run)?;
     report.measured("ours.exec", "imagewright exec w1 -- true", &runs);
     Ok(())
-}
-
-/// Writes our image as a layout.
-pub fn export(setting: &Setting, project: &Project, report: &mut Report) -> Outcome<PathBuf> {
-    let layout = setting.run.join("w1-oci");
-    let measured = project.export("w1", &layout)?;
-    report.measured("ours.export", "imagewright export w1 --oci DIR", &[measured]);
-    Ok(layout)
 }
 
 /// The engine and the registry, with the base image in both.
@@ -170,7 +275,13 @@ impl OtherSide {
         fs::create_dir_all(&context).map_err(text)?;
         fs::copy(uv, context.join("uv")).map_err(text)?;
         let tar = setting.base.tar.display().to_string();
-        engine.run(&["import", "--change", &format!("ENV {PATH}"), &tar, "bench-base"])?;
+        engine.run(&[
+            "import",
+            "--change",
+            &format!("ENV {PATH}"),
+            &tar,
+            "bench-base",
+        ])?;
         let file = "FROM bench-base\nCOPY uv /usr/local/bin/uv\n";
         fs::write(context.join("Dockerfile"), file).map_err(text)?;
         let other = Self {
@@ -192,11 +303,7 @@ impl OtherSide {
     fn build(&self, options: &[&str]) -> Outcome<Measured> {
         let (tag, folder) = (self.tag("w1"), self.context.display().to_string());
         let fixed = ["build", "--network", "host", "--tag", &tag];
-        self.engine
-            .call(&fixed)
-            .args(options)
-            .args([folder])
-            .run()
+        self.engine.call(&fixed).args(options).args([folder]).run()
     }
 
     /// `docker build` with uv, and `docker push`.
@@ -275,38 +382,74 @@ impl OtherSide {
         Ok(())
     }
 
-    /// Pull and first start of both images from one registry, by turns, with the base there already. A half is
-    /// left out where the image is not to be had.
+    /// Pull and first start of both images from one registry, by turns, with the base there already. Our half is
+    /// left out where our image is not to be had.
     ///
     /// # Errors
-    /// When a pull fails or found layers that should have been gone.
-    pub fn pulls(&self, setting: &Setting, layout: Option<&Path>, report: &mut Report) -> Outcome<()> {
-        let mut images = vec![("docker.pull", "docker pull and first run, built by docker", self.tag("w1"))];
+    /// When a pull fails or found layers that should have been gone, or an image does not work.
+    pub fn pulls(
+        &self,
+        setting: &Setting,
+        layout: Option<&Path>,
+        report: &mut Report,
+    ) -> Outcome<()> {
+        let theirs = Pulled::new(
+            "docker.pull",
+            "docker.pull-run",
+            "built by docker",
+            self.tag("w1"),
+        );
+        let mut images = vec![theirs];
         if let Some(layout) = layout {
-            for (from, name) in [(setting.base.layout.as_path(), "base-oci"), (layout, "ours")] {
-                self.copy_in(from, name)?;
-            }
+            self.copy_in(&setting.base.layout, "base-oci")?;
+            self.copy_in(layout, "ours")?;
             self.engine.run(&["pull", &self.tag("base-oci")])?;
-            images.push(("docker.pull-ours", "docker pull and first run, built by us", self.tag("ours")));
+            let ours = Pulled::new(
+                "docker.pull-ours",
+                "docker.pull-ours-run",
+                "built by us",
+                self.tag("ours"),
+            );
+            images.push(ours);
         }
-        let mut samples: Vec<(Vec<Duration>, Vec<Duration>)> = vec![Default::default(); images.len()];
         for _ in 0..setting.slow_reps {
-            for ((_, what, image), (pulls, starts)) in images.iter().zip(&mut samples) {
+            for image in &mut images {
                 // The first time, ours is not there.
-                let _ = self.engine.run(&["image", "rm", "--force", image]);
+                let _ = self.engine.run(&["image", "rm", "--force", &image.tag]);
                 self.engine.run(&["image", "prune", "--force"])?;
-                let pull = self.engine.run(&["pull", image])?;
+                let pull = self.engine.run(&["pull", &image.tag])?;
                 if !pull.stdout.contains(": Pull complete") {
-                    return Err(format!("{what}: its layers were there already"));
+                    return Err(format!(
+                        "the layers of the image {} were there already",
+                        image.whose
+                    ));
                 }
-                pulls.push(pull.wall);
-                starts.push(self.start_once(image)?.wall);
+                let start = self.start_once(&image.tag)?;
+                image.sums.push(pull.wall + start.wall);
+                image.starts.push(start.wall);
             }
         }
-        for ((key, what, _), (pulls, starts)) in images.into_iter().zip(samples) {
-            let sums = pulls.iter().zip(&starts).map(|(pull, start)| *pull + *start);
-            report.times(key, what, sums.collect(), None);
-            report.times("docker.first-run", "  of this, the first run", starts, None);
+        for image in images {
+            let python = [
+                "run",
+                "--rm",
+                "--network",
+                "none",
+                &image.tag,
+                "python",
+                "-c",
+                IMPORTS,
+            ];
+            self.engine
+                .run(&python)
+                .map_err(|error| format!("the image {} does not work: {error}", image.whose))?;
+            report.times(
+                image.sum,
+                &format!("docker pull and first run, {}", image.whose),
+                image.sums,
+                None,
+            );
+            report.times(image.start, "  of this, the first run", image.starts, None);
         }
         Ok(())
     }

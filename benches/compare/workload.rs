@@ -126,7 +126,9 @@ impl Cache {
                 .run()?;
         }
         pins.iter()
-            .map(|pin| find_wheel(&folder, pin).ok_or_else(|| format!("pip brought no wheel of {pin}")))
+            .map(|pin| {
+                find_wheel(&folder, pin).ok_or_else(|| format!("pip brought no wheel of {pin}"))
+            })
             .collect()
     }
 
@@ -279,7 +281,10 @@ fn write_layout(tar: &Path, layout: &Path) -> io::Result<()> {
             "digest": layer.to_string(), "size": size,
         }],
     }))?;
-    fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    fs::write(
+        layout.join("oci-layout"),
+        r#"{"imageLayoutVersion":"1.0.0"}"#,
+    )?;
     let index = json!({
         "schemaVersion": 2,
         "manifests": [{
@@ -394,10 +399,9 @@ fn base64url(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut text = String::new();
     for group in bytes.chunks(3) {
-        let word = group
-            .iter()
-            .enumerate()
-            .fold(0_u32, |word, (i, byte)| word | (u32::from(*byte) << (16 - 8 * i)));
+        let word = group.iter().enumerate().fold(0_u32, |word, (i, byte)| {
+            word | (u32::from(*byte) << (16 - 8 * i))
+        });
         for digit in 0..=group.len() {
             text.push(char::from(DIGITS[(word >> (18 - 6 * digit) & 63) as usize]));
         }
@@ -428,7 +432,14 @@ impl<W: Write> HandZip<W> {
         self.out.write_all(bytes)
     }
 
-    fn begin(&mut self, name: &str, method: u16, crc: u32, compressed: usize, size: usize) -> io::Result<()> {
+    fn begin(
+        &mut self,
+        name: &str,
+        method: u16,
+        crc: u32,
+        compressed: usize,
+        size: usize,
+    ) -> io::Result<()> {
         let narrow = |value: usize| u32::try_from(value).map_err(io::Error::other);
         let offset = u32::try_from(self.at).map_err(io::Error::other)?;
         let mut common = Vec::new();
@@ -441,7 +452,11 @@ impl<W: Write> HandZip<W> {
         common.extend(crc.to_le_bytes());
         common.extend(narrow(compressed)?.to_le_bytes());
         common.extend(narrow(size)?.to_le_bytes());
-        common.extend(u16::try_from(name.len()).map_err(io::Error::other)?.to_le_bytes());
+        common.extend(
+            u16::try_from(name.len())
+                .map_err(io::Error::other)?
+                .to_le_bytes(),
+        );
         common.extend(0_u16.to_le_bytes());
         self.directory.extend(b"PK\x01\x02\x14\x03");
         self.directory.extend(&common);
