@@ -195,6 +195,7 @@ fn judge(report: &mut Report) {
         None,
     );
     report.ratio("our build / floor", "ours.build", "floor", AtMost(1.5));
+    report.ratio("our CPU time / the floor's", "ours.cpu", "floor.cpu", None);
     report.peak("peak memory of our build", "ours.build", AtMost(300.0));
     report.peak(
         "peak memory with one entry of 1.5 GB",
@@ -235,10 +236,11 @@ impl RunFolder {
     fn make(cache: &Path) -> Outcome<Self> {
         for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let owner = name
-                .strip_prefix("run-")
-                .map(|pid| Path::new("/proc").join(pid));
-            if owner.is_some_and(|owner| !owner.exists()) {
+            let owner = name.strip_prefix("run-").and_then(|pid| pid.parse().ok());
+            if let Some(pid) =
+                owner.filter(|pid: &u32| !Path::new("/proc").join(pid.to_string()).exists())
+            {
+                docker::sweep_after(pid);
                 drop(Self(entry.path()));
             }
         }

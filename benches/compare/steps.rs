@@ -112,15 +112,8 @@ pub fn floor(setting: &Setting, threads: usize, report: &mut Report) -> Outcome<
         walls,
         None,
     );
-    // Where threads ended at different times, this is what a perfect split would have taken.
-    let threads = u32::try_from(threads).unwrap_or(1);
-    let even = floors.iter().map(|floor| floor.busy / threads).collect();
-    report.times(
-        "floor.even",
-        "floor, had all threads ended at once",
-        even,
-        None,
-    );
+    let cpu = floors.iter().map(|floor| floor.cpu).collect();
+    report.times("floor.cpu", "  its CPU time, all threads", cpu, None);
     Ok(())
 }
 
