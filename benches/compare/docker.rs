@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::process::{Call, Daemon, Measured, Outcome, find, need};
+use crate::process::{Call, Daemon, Measured, Outcome, find, need, temp_prefix};
 
 /// A Docker Engine of our own.
 #[derive(Debug)]
@@ -28,10 +28,13 @@ impl Engine {
     pub fn start(folder: &Path) -> Outcome<Self> {
         let (client, program) = (need("docker")?, need("dockerd")?);
         let data = folder.join("docker");
-        let sockets = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let sockets = tempfile::Builder::new()
+            .prefix(&temp_prefix(std::process::id()))
+            .tempdir()
+            .map_err(|error| error.to_string())?;
         let at = |name: &str| sockets.path().join(name).display().to_string();
         let socket = format!("unix://{}", at("docker.sock"));
-        let cgroup = format!("/imagewright-compare-{}", std::process::id());
+        let cgroup = cgroup_of(std::process::id());
         let args = [
             "--host".to_owned(),
             socket.clone(),
@@ -112,6 +115,26 @@ pub fn unmount_below(folder: &Path) {
         // What stays shows when the folder is removed.
         let _ = Command::new(&umount).args(["--lazy", point]).status();
     }
+}
+
+fn cgroup_of(pid: u32) -> String {
+    format!("/imagewright-compare-{pid}")
+}
+
+/// Removes what a harness that was killed left outside its own folder.
+pub fn sweep_after(pid: u32) {
+    let prefix = temp_prefix(pid);
+    for entry in fs::read_dir(std::env::temp_dir())
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        if entry.file_name().to_string_lossy().starts_with(&prefix) {
+            unmount_below(&entry.path());
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    remove_cgroup(&cgroup_of(pid));
 }
 
 /// Removes the empty groups that the engine made below its own.

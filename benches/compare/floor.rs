@@ -12,9 +12,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use flate2::{Decompress, FlushDecompress, Status};
+use nix::sys::resource::{UsageWho, getrusage};
 use sha2::{Digest as _, Sha256};
 
-use crate::process::Outcome;
+use crate::process::{Outcome, cpu_of};
 
 /// Entries above this are streamed, as a builder with bounded memory must.
 const WHOLE: u64 = 32 << 20;
@@ -40,8 +41,8 @@ enum Work {
 pub struct Floor {
     /// From first to last byte.
     pub wall: Duration,
-    /// Time in which threads worked, added up.
-    pub busy: Duration,
+    /// CPU time of all threads.
+    pub cpu: Duration,
     /// Uncompressed bytes.
     pub unpacked: u64,
     /// Compressed bytes.
@@ -75,31 +76,27 @@ pub fn measure(wheels: &[PathBuf], threads: usize) -> Outcome<Floor> {
     }
     tasks.sort_by_key(|(cost, _)| std::cmp::Reverse(*cost));
     let next = AtomicUsize::new(0);
-    let started = Instant::now();
-    let busy = thread::scope(|scope| {
+    let (started, cpu) = (Instant::now(), cpu_time()?);
+    thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
             .map(|_| scope.spawn(|| drain(&tasks, &next)))
             .collect();
-        workers
-            .into_iter()
-            .map(|worker| {
-                worker
-                    .join()
-                    .map_err(|_| "a thread of the floor panicked".to_owned())?
-                    .map_err(|error| format!("the floor cannot be measured: {error}"))
-            })
-            .sum::<Outcome<Duration>>()
+        workers.into_iter().try_for_each(|worker| {
+            worker
+                .join()
+                .map_err(|_| "a thread of the floor panicked".to_owned())?
+                .map_err(|error| format!("the floor cannot be measured: {error}"))
+        })
     })?;
     Ok(Floor {
         wall: started.elapsed(),
-        busy,
+        cpu: cpu_time()?.saturating_sub(cpu),
         unpacked,
         packed,
     })
 }
 
-fn drain(tasks: &[(u64, Work)], next: &AtomicUsize) -> io::Result<Duration> {
-    let started = Instant::now();
+fn drain(tasks: &[(u64, Work)], next: &AtomicUsize) -> io::Result<()> {
     let mut bench = Bench::new();
     while let Some((_, work)) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) {
         // Kept from being optimised away.
@@ -108,7 +105,14 @@ fn drain(tasks: &[(u64, Work)], next: &AtomicUsize) -> io::Result<Duration> {
             Work::Blob(path) => bench.blob(path)?,
         });
     }
-    Ok(started.elapsed())
+    Ok(())
+}
+
+/// CPU time of this process so far.
+fn cpu_time() -> Outcome<Duration> {
+    getrusage(UsageWho::RUSAGE_SELF)
+        .map(|usage| cpu_of(&usage))
+        .map_err(|error| error.to_string())
 }
 
 /// One thread's buffers.

@@ -82,14 +82,16 @@ fn main() -> ExitCode {
         }
         (_, json) => json.map(drop),
     };
-    for problem in [done, written].into_iter().filter_map(Result::err) {
-        eprintln!("{problem}");
-        return ExitCode::FAILURE;
-    }
     if process::interrupted() {
         return ExitCode::from(130);
     }
-    ExitCode::SUCCESS
+    match done.and(written) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("{problem}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Prepares, then takes every measurement that can be taken.
@@ -133,9 +135,10 @@ fn compare(options: &Options, processors: usize, report: &mut Report) -> Outcome
     }
     let mut layout = None;
     if wants(Part::Ours) {
-        if let Some(w1) = report.step("our build of W1", |report| steps::ours(&setting, report)) {
+        let built = report.step("our build of W1", |report| steps::ours(&setting, report));
+        if let Some((w1, exported)) = built {
+            layout = Some(exported);
             report.step("our runs", |report| steps::exec(&setting, &w1, report));
-            layout = report.step("our export", |report| steps::export(&setting, &w1, report));
             report.step("one wheel of forty", |report| {
                 steps::forty(&setting, report)
             });
@@ -180,12 +183,19 @@ fn judge(report: &mut Report) {
         None,
     );
     report.ratio(
+        "docker build with uv and push / our build from an empty store",
+        "docker.both",
+        "ours.first",
+        None,
+    );
+    report.ratio(
         "gzip -6 of the contents / our build",
         "gzip",
         "ours.build",
         None,
     );
     report.ratio("our build / floor", "ours.build", "floor", AtMost(1.5));
+    report.ratio("our CPU time / the floor's", "ours.cpu", "floor.cpu", None);
     report.peak("peak memory of our build", "ours.build", AtMost(300.0));
     report.peak(
         "peak memory with one entry of 1.5 GB",
@@ -226,10 +236,11 @@ impl RunFolder {
     fn make(cache: &Path) -> Outcome<Self> {
         for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            let owner = name
-                .strip_prefix("run-")
-                .map(|pid| Path::new("/proc").join(pid));
-            if owner.is_some_and(|owner| !owner.exists()) {
+            let owner = name.strip_prefix("run-").and_then(|pid| pid.parse().ok());
+            if let Some(pid) =
+                owner.filter(|pid: &u32| !Path::new("/proc").join(pid.to_string()).exists())
+            {
+                docker::sweep_after(pid);
                 drop(Self(entry.path()));
             }
         }

@@ -96,18 +96,20 @@ impl Project {
     pub fn forget(&self) -> Outcome<()> {
         let base = self.store.join("store-v1");
         let text = |error: std::io::Error| format!("{}: {error}", base.display());
-        for entry in fs::read_dir(&base).map_err(text)?.flatten() {
-            if entry
-                .file_name()
-                .to_string_lossy()
-                .starts_with("state.sqlite")
-            {
-                fs::remove_file(entry.path()).map_err(text)?;
-            }
+        let inside = |folder: &str| {
+            fs::read_dir(base.join(folder))
+                .into_iter()
+                .flatten()
+                .flatten()
+        };
+        if inside("recipes").next().is_none() {
+            return Err(format!(
+                "{}: the build left no recipes, so there is nothing to build again",
+                base.display()
+            ));
         }
         for folder in ["recipes", "trees"] {
-            let inside = fs::read_dir(base.join(folder)).into_iter().flatten();
-            for entry in inside.flatten() {
+            for entry in inside(folder) {
                 let path = entry.path();
                 let removed = if path.is_dir() {
                     fs::remove_dir_all(&path)
@@ -115,6 +117,15 @@ impl Project {
                     fs::remove_file(&path)
                 };
                 removed.map_err(text)?;
+            }
+        }
+        for entry in fs::read_dir(&base).map_err(text)?.flatten() {
+            if entry
+                .file_name()
+                .to_string_lossy()
+                .starts_with("state.sqlite")
+            {
+                fs::remove_file(entry.path()).map_err(text)?;
             }
         }
         self.restore_lock()
@@ -130,7 +141,7 @@ impl Project {
             .map_err(|error| format!("{}: {error}", self.folder.display()))
     }
 
-    /// Writes `image` as an OCI layout.
+    /// Writes `image` as an OCI layout, into a folder that is not there yet.
     ///
     /// # Errors
     /// When the command fails or writes no layout.

@@ -16,7 +16,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{UsageWho, getrusage};
+use nix::errno::Errno;
+use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
@@ -223,15 +224,8 @@ fn wait_for(child: &mut Child, deadline: Instant) -> Outcome<std::process::ExitS
     let pid = i32::try_from(child.id()).map_err(|error| error.to_string())?;
     let live = || LIVE.lock().unwrap_or_else(|poison| poison.into_inner());
     live().insert(pid, deadline);
-    loop {
-        match waitid(
-            Id::Pid(Pid::from_raw(pid)),
-            WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT,
-        ) {
-            Err(nix::errno::Errno::EINTR) => {}
-            _ => break,
-        }
-    }
+    let ended = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+    while waitid(Id::Pid(Pid::from_raw(pid)), ended) == Err(Errno::EINTR) {}
     live().remove(&pid);
     child.wait().map_err(|error| error.to_string())
 }
@@ -258,12 +252,9 @@ pub fn helper() -> Option<ExitCode> {
     let (Ok(status), Ok(usage)) = (status, getrusage(UsageWho::RUSAGE_CHILDREN)) else {
         return Some(ExitCode::from(126));
     };
-    let micros = |time: nix::sys::time::TimeVal| {
-        u64::try_from(time.tv_sec() * 1_000_000 + time.tv_usec()).unwrap_or(0)
-    };
     let measured = Cost {
         wall_ns: u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX),
-        cpu_us: micros(usage.user_time()) + micros(usage.system_time()),
+        cpu_us: u64::try_from(cpu_of(&usage).as_micros()).unwrap_or(u64::MAX),
         peak_kib: u64::try_from(usage.max_rss()).unwrap_or(0),
     };
     let written = serde_json::to_vec(&measured).map(|json| fs::write(cost, json));
@@ -281,6 +272,13 @@ pub fn helper() -> Option<ExitCode> {
             ),
         ),
     })
+}
+
+/// User and system time.
+pub fn cpu_of(usage: &Usage) -> Duration {
+    let micros = [usage.user_time(), usage.system_time()]
+        .map(|time| u64::try_from(time.tv_sec() * 1_000_000 + time.tv_usec()).unwrap_or(0));
+    Duration::from_micros(micros.iter().sum())
 }
 
 /// A server of ours; ended, with a deadline, when dropped.
@@ -383,14 +381,18 @@ impl Drop for Daemon {
     }
 }
 
+/// What the names of a harness's temporary folders start with.
+pub fn temp_prefix(pid: u32) -> String {
+    format!("imagewright-compare-{pid}-")
+}
+
 /// A folder for one command's output.
 struct Scratch(PathBuf);
 
 impl Scratch {
     fn new() -> Outcome<Self> {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("imagewright-compare-{}-{number}", std::process::id());
-        let path = env::temp_dir().join(name);
+        let path = env::temp_dir().join(format!("{}{number}", temp_prefix(std::process::id())));
         fs::create_dir(&path).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(Self(path))
     }

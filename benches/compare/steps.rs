@@ -30,6 +30,49 @@ pub struct Setting {
     pub w1: Vec<PathBuf>,
 }
 
+/// What both images must be able to do.
+const IMPORTS: &str = "import pandas, sklearn, xgboost";
+
+/// One image's pulls.
+struct Pulled {
+    sum: &'static str,
+    start: &'static str,
+    whose: &'static str,
+    tag: String,
+    sums: Vec<Duration>,
+    starts: Vec<Duration>,
+}
+
+impl Pulled {
+    fn new(sum: &'static str, start: &'static str, whose: &'static str, tag: String) -> Self {
+        Self {
+            sum,
+            start,
+            whose,
+            tag,
+            sums: Vec::new(),
+            starts: Vec::new(),
+        }
+    }
+}
+
+fn size_of(files: &[PathBuf]) -> u64 {
+    files
+        .iter()
+        .filter_map(|path| path.metadata().ok())
+        .map(|metadata| metadata.len())
+        .sum()
+}
+
+fn folder_size(folder: &Path) -> u64 {
+    let entries = walkdir::WalkDir::new(folder).into_iter().flatten();
+    let files: Vec<PathBuf> = entries
+        .filter(|entry| entry.file_type().is_file())
+        .map(walkdir::DirEntry::into_path)
+        .collect();
+    size_of(&files)
+}
+
 fn repeat<T>(times: usize, mut work: impl FnMut() -> Outcome<T>) -> Outcome<Vec<T>> {
     (0..times).map(|_| work()).collect()
 }
@@ -42,11 +85,10 @@ pub fn gzip(setting: &Setting, contents: &Path, report: &mut Report) -> Outcome<
         .stdin(contents)
         .stdout(&out)
         .run()?;
-    let size = |path: &Path| path.metadata().map_or(0, |metadata| metadata.len());
     report.note(format!(
         "gzip -6 makes {} MB of the {} MB in the wheels",
-        size(&out) / 1_000_000,
-        size(contents) / 1_000_000
+        size_of(std::slice::from_ref(&out)) / 1_000_000,
+        size_of(&[contents.to_owned()]) / 1_000_000
     ));
     report.measured("gzip", "W1's contents through gzip -6", &[measured]);
     fs::remove_file(&out).map_err(|error| error.to_string())
@@ -70,29 +112,37 @@ pub fn floor(setting: &Setting, threads: usize, report: &mut Report) -> Outcome<
         walls,
         None,
     );
-    // Where threads ended at different times, this is what a perfect split would have taken.
-    let threads = u32::try_from(threads).unwrap_or(1);
-    let even = floors.iter().map(|floor| floor.busy / threads).collect();
-    report.times(
-        "floor.even",
-        "floor, had all threads ended at once",
-        even,
-        None,
-    );
+    let cpu = floors.iter().map(|floor| floor.cpu).collect();
+    report.times("floor.cpu", "  its CPU time, all threads", cpu, None);
     Ok(())
 }
 
-/// Our builds of W1; gives the project, its image built.
-pub fn ours(setting: &Setting, report: &mut Report) -> Outcome<Project> {
+/// Our builds of W1; gives the project, and the image as a layout.
+pub fn ours(setting: &Setting, report: &mut Report) -> Outcome<(Project, PathBuf)> {
     let project = Project::new(&setting.program, &setting.run, "w1", "w1", &setting.index)?;
     project.declare("w1", &setting.base.layout, &W1_REQUIREMENTS)?;
     let locked = project.lock()?;
     report.measured("ours.lock", "imagewright lock, empty store", &[locked]);
     let first = project.run(&["build"])?;
+    let layout = setting.run.join("w1-oci");
+    let exported = project.export("w1", &layout)?;
+    // A quick build of half the packages would be worth nothing.
+    let packed = size_of(&setting.w1);
+    let grown = folder_size(&layout).saturating_sub(folder_size(&setting.base.layout));
+    if grown < packed / 10 * 9 {
+        return Err(format!(
+            "our image is {grown} bytes above its base, its wheels have {packed}"
+        ));
+    }
     report.measured(
         "ours.first",
         "imagewright build, empty store, index on loopback",
         &[first],
+    );
+    report.measured(
+        "ours.export",
+        "imagewright export w1 --oci DIR",
+        &[exported],
     );
     let builds = repeat(setting.reps, || {
         project.forget()?;
@@ -111,7 +161,7 @@ pub fn ours(setting: &Setting, report: &mut Report) -> Outcome<Project> {
         "imagewright build, nothing changed",
         &unchanged,
     );
-    Ok(project)
+    Ok((project, layout))
 }
 
 /// One wheel of forty changes, and that wheel in an image of its own.
@@ -195,18 +245,6 @@ pub fn exec(setting: &Setting, project: &Project, report: &mut Report) -> Outcom
     let runs = repeat(setting.reps * 2, run)?;
     report.measured("ours.exec", "imagewright exec w1 -- true", &runs);
     Ok(())
-}
-
-/// Writes our image as a layout.
-pub fn export(setting: &Setting, project: &Project, report: &mut Report) -> Outcome<PathBuf> {
-    let layout = setting.run.join("w1-oci");
-    let measured = project.export("w1", &layout)?;
-    report.measured(
-        "ours.export",
-        "imagewright export w1 --oci DIR",
-        &[measured],
-    );
-    Ok(layout)
 }
 
 /// The engine and the registry, with the base image in both.
@@ -337,58 +375,74 @@ impl OtherSide {
         Ok(())
     }
 
-    /// Pull and first start of both images from one registry, by turns, with the base there already. A half is
-    /// left out where the image is not to be had.
+    /// Pull and first start of both images from one registry, by turns, with the base there already. Our half is
+    /// left out where our image is not to be had.
     ///
     /// # Errors
-    /// When a pull fails or found layers that should have been gone.
+    /// When a pull fails or found layers that should have been gone, or an image does not work.
     pub fn pulls(
         &self,
         setting: &Setting,
         layout: Option<&Path>,
         report: &mut Report,
     ) -> Outcome<()> {
-        let mut images = vec![(
+        let theirs = Pulled::new(
             "docker.pull",
-            "docker pull and first run, built by docker",
+            "docker.pull-run",
+            "built by docker",
             self.tag("w1"),
-        )];
+        );
+        let mut images = vec![theirs];
         if let Some(layout) = layout {
-            for (from, name) in [
-                (setting.base.layout.as_path(), "base-oci"),
-                (layout, "ours"),
-            ] {
-                self.copy_in(from, name)?;
-            }
+            self.copy_in(&setting.base.layout, "base-oci")?;
+            self.copy_in(layout, "ours")?;
             self.engine.run(&["pull", &self.tag("base-oci")])?;
-            images.push((
+            let ours = Pulled::new(
                 "docker.pull-ours",
-                "docker pull and first run, built by us",
+                "docker.pull-ours-run",
+                "built by us",
                 self.tag("ours"),
-            ));
+            );
+            images.push(ours);
         }
-        let mut samples: Vec<(Vec<Duration>, Vec<Duration>)> =
-            vec![Default::default(); images.len()];
         for _ in 0..setting.slow_reps {
-            for ((_, what, image), (pulls, starts)) in images.iter().zip(&mut samples) {
+            for image in &mut images {
                 // The first time, ours is not there.
-                let _ = self.engine.run(&["image", "rm", "--force", image]);
+                let _ = self.engine.run(&["image", "rm", "--force", &image.tag]);
                 self.engine.run(&["image", "prune", "--force"])?;
-                let pull = self.engine.run(&["pull", image])?;
+                let pull = self.engine.run(&["pull", &image.tag])?;
                 if !pull.stdout.contains(": Pull complete") {
-                    return Err(format!("{what}: its layers were there already"));
+                    return Err(format!(
+                        "the layers of the image {} were there already",
+                        image.whose
+                    ));
                 }
-                pulls.push(pull.wall);
-                starts.push(self.start_once(image)?.wall);
+                let start = self.start_once(&image.tag)?;
+                image.sums.push(pull.wall + start.wall);
+                image.starts.push(start.wall);
             }
         }
-        for ((key, what, _), (pulls, starts)) in images.into_iter().zip(samples) {
-            let sums = pulls
-                .iter()
-                .zip(&starts)
-                .map(|(pull, start)| *pull + *start);
-            report.times(key, what, sums.collect(), None);
-            report.times("docker.first-run", "  of this, the first run", starts, None);
+        for image in images {
+            let python = [
+                "run",
+                "--rm",
+                "--network",
+                "none",
+                &image.tag,
+                "python",
+                "-c",
+                IMPORTS,
+            ];
+            self.engine
+                .run(&python)
+                .map_err(|error| format!("the image {} does not work: {error}", image.whose))?;
+            report.times(
+                image.sum,
+                &format!("docker pull and first run, {}", image.whose),
+                image.sums,
+                None,
+            );
+            report.times(image.start, "  of this, the first run", image.starts, None);
         }
         Ok(())
     }
