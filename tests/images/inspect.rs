@@ -123,6 +123,9 @@ fn interpreters_are_found_by_path_version_and_links() {
     );
 }
 
+/// A layer, what inspecting it must give, and words of the message.
+type Case<'a> = (Vec<u8>, fn(&BaseError) -> bool, &'a str);
+
 #[test]
 fn what_is_missing_is_named_with_a_hint() {
     let libc = elf(62, "", BANNER);
@@ -135,7 +138,7 @@ fn what_is_missing_is_named_with_a_hint() {
     let bare_alpine = tar(&[Item::File("lib/ld-musl-x86_64.so.1", &musl)]);
     let glibc_python = elf(62, GLIBC, "3.11.4");
     let arm = elf(183, "/lib/ld-linux-aarch64.so.1", "3.11.4");
-    let cases: Vec<(Vec<u8>, fn(&BaseError) -> bool, &str)> = vec![
+    let cases: Vec<Case<'_>> = vec![
         (
             tar(&[Item::File("etc/passwd", b"")]),
             |e| matches!(e, BaseError::NoPython { .. }),
@@ -184,7 +187,7 @@ fn platforms_and_names_choose_the_image() {
     let dir = tempfile::tempdir().unwrap();
     let layout = Layout::new(dir.path());
     let empty = tar(&[Item::File("etc/passwd", b"")]);
-    layout.add("arm", &[empty.clone()], "arm64", &[]);
+    layout.add("arm", std::slice::from_ref(&empty), "arm64", &[]);
     let test = store();
     let error = layout.inspect(&test.store, "arm").unwrap_err();
     assert!(

@@ -183,9 +183,22 @@ fn podman(dir: &Path) -> Vec<String> {
     options
 }
 
+/// Podman's storage stays mounted on itself when its commands have ended.
+struct PodmanState(tempfile::TempDir);
+
+impl Drop for PodmanState {
+    fn drop(&mut self) {
+        let _ = command("umount")
+            .arg(self.0.path().join("root/overlay"))
+            .output();
+    }
+}
+
 #[test]
 fn podman_loads_and_runs() {
-    let (test, project, out) = (store(), sample_project(), tempfile::tempdir().unwrap());
+    let (test, project) = (store(), sample_project());
+    let state = PodmanState(tempfile::tempdir().unwrap());
+    let out = &state.0;
     let image = sample_image(&test.store, project.path());
     let options = podman(out.path());
     let with = |more: &[&str]| -> Vec<String> {

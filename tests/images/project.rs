@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
@@ -278,7 +279,8 @@ fn downloads_come_from_the_store_only() {
 fn print_digest() {
     let (test, project) = (store(), sample_project());
     let image = sample_image(&test.store, project.path());
-    println!("digest {} key {}", image.digest(), image.key);
+    let mut out = std::io::stdout();
+    writeln!(out, "digest {} key {}", image.digest(), image.key).unwrap();
 }
 
 #[test]

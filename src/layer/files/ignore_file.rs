@@ -267,6 +267,6 @@ mod tests {
             assert_eq!(IgnoreFile::parse(text).unwrap_err(), line, "{text}");
         }
         let hostile = IgnoreFile::parse(&"*a".repeat(500)).unwrap();
-        assert!(!hostile.excludes(&"a".repeat(2000).replace("aaa", "aab")));
+        assert!(!hostile.excludes(&format!("{}b", "a".repeat(2000))));
     }
 }
