@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use imagewright::diagnostic::{Explain, Kind};
@@ -12,7 +13,7 @@ use imagewright::digest::Digest;
 use imagewright::http::Http;
 use imagewright::layer::debian::{
     Built, DebianLayerError, DebianRequest, Sandbox, SandboxError, SandboxExit, SandboxJob,
-    build_base, build_os, known,
+    TreeJob, build_base, build_os, emit_tree, known,
 };
 use imagewright::lock::LockedDeb;
 use imagewright::progress::Silent;
@@ -442,6 +443,29 @@ fn an_os_layer_holds_no_secret_and_does_not_show_the_clock() {
             .keys()
             .any(|path| path.starts_with("var/cache/fontconfig/"))
     );
+    // The certificates' dates were rewritten, and Java still accepts the store's checksum.
+    let own = folder.path().join("own");
+    fs::create_dir_all(own.join("upper")).unwrap();
+    fs::write(own.join("tar"), &tars[0]).unwrap();
+    run(Command::new("tar")
+        .args(["--numeric-owner", "-xpf"])
+        .arg(own.join("tar"))
+        .arg("-C")
+        .arg(own.join("upper")));
+    let keytool = "keytool -list -storepass changeit -keystore /etc/ssl/certs/java/cacerts";
+    let job = SandboxJob {
+        lower: vec![tree],
+        upper: own.join("upper"),
+        argv: keytool.split(' ').map(Into::into).collect(),
+        env: BTreeMap::from([("PATH".into(), "/usr/sbin:/usr/bin".into())]),
+    };
+    let listed = Mutex::new(Vec::new());
+    let ended = Unshare.run(&job, &|bytes| {
+        listed.lock().unwrap().extend_from_slice(bytes)
+    });
+    let listed = String::from_utf8(listed.into_inner().unwrap()).unwrap();
+    assert_eq!(ended.unwrap().code, 0, "{listed}");
+    assert!(listed.matches("trustedCertEntry").count() > 100, "{listed}");
     for (path, line) in &first {
         let by_package = path.starts_with("usr/") || path.starts_with("var/lib/dpkg/info/");
         if path.contains("snakeoil") || line.contains("snakeoil") {
@@ -517,4 +541,72 @@ fn a_script_that_fails_and_a_missing_sandbox_are_told() {
     assert_eq!(error.kind(), Kind::Refused);
     assert!(error.to_string().contains("bad 1"), "{error}");
     assert_eq!(fs::read_dir(store.scratch().path()).unwrap().count(), 0);
+}
+
+#[test]
+fn removed_and_replaced_things_become_whiteouts() {
+    let folder = tempfile::tempdir_in(cache("work")).unwrap();
+    let tree = folder.path().join("base");
+    for path in ["kept", "gone", "replaced/old", "removed/child"] {
+        fs::create_dir_all(tree.join(path).parent().unwrap()).unwrap();
+        fs::write(tree.join(path), path).unwrap();
+    }
+    let upper = folder.path().join("upper");
+    fs::create_dir(&upper).unwrap();
+    fs::write(upper.join("busy"), "").unwrap();
+    for name in ["work", "merged"] {
+        fs::create_dir(folder.path().join(name)).unwrap();
+    }
+    let change = "rm ./gone; rm -r ./replaced ./removed; mkdir ./replaced ./fresh; echo new > ./replaced/new; \
+        ln ./kept ./second; mkfifo ./pipe; ln -s kept ./link; chmod 4711 ./busy";
+    let script = format!(
+        "mount -t overlay overlay -o lowerdir={},upperdir={},workdir={} {merged} && cd {merged} && {}",
+        tree.display(),
+        upper.display(),
+        folder.path().join("work").display(),
+        change,
+        merged = folder.path().join("merged").display(),
+    );
+    run(Command::new("unshare").args(["--mount", "sh", "-ec", &script]));
+    let mut tar = Vec::new();
+    let job = TreeJob {
+        root: upper,
+        lower: vec![tree],
+        epoch: 1_000_000_000,
+    };
+    emit_tree(&job, &mut tar).unwrap();
+    let found = listing(&tar);
+    let paths: Vec<&str> = found.keys().map(String::as_str).collect();
+    assert_eq!(
+        paths,
+        [
+            ".wh.gone",
+            ".wh.removed",
+            "busy",
+            "fresh",
+            "kept",
+            "link",
+            "pipe",
+            "replaced",
+            "replaced/.wh..wh..opq",
+            "replaced/new",
+            "second",
+        ]
+    );
+    assert!(
+        found["busy"].starts_with("Regular 4711 0:0"),
+        "{}",
+        found["busy"]
+    );
+    assert!(
+        found["second"].starts_with("Link 644 0:0 kept"),
+        "{}",
+        found["second"]
+    );
+    assert!(found["pipe"].starts_with("Fifo"), "{}", found["pipe"]);
+    assert!(
+        found["link"].starts_with("Symlink 777 0:0 kept"),
+        "{}",
+        found["link"]
+    );
 }

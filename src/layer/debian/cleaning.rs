@@ -123,6 +123,9 @@ pub fn rewrite(
     if path == "etc/shadow" {
         return shadow(content, epoch);
     }
+    if path == "etc/ssl/certs/java/cacerts" {
+        return super::keystore::with_time(content, epoch);
+    }
     if path.ends_with(".pyc") {
         return bytecode(path, content, source);
     }

@@ -19,6 +19,8 @@ use crate::layer::entry::{Entry, EntryKind, TRAILER};
 pub struct TreeJob {
     /// The tree; its root folder itself gets no entry.
     pub root: PathBuf,
+    /// The trees below it, if it holds changes only.
+    pub lower: Vec<PathBuf>,
     /// Seconds since 1970 to which newer times are clamped.
     pub epoch: i64,
 }
@@ -123,7 +125,11 @@ impl Emitter<'_> {
             return Ok(());
         }
         if kind.is_dir() {
-            if is_opaque(on_disk)? {
+            // Overlay calls every new folder opaque; a layer says it only where something is hidden.
+            let relative = Path::new(std::ffi::OsStr::from_bytes(&path));
+            let mut lower = self.job.lower.iter();
+            let hides = |tree: &PathBuf| fs::symlink_metadata(tree.join(relative)).is_ok();
+            if is_opaque(on_disk)? && lower.any(hides) {
                 let mut mark = path.clone();
                 mark.extend_from_slice(b"/.wh..wh..opq");
                 self.paths.insert(mark, Found::Whiteout);

@@ -7,6 +7,7 @@
 mod cleaning;
 mod deb;
 mod emit;
+mod keystore;
 mod order;
 mod sandbox;
 mod script;
@@ -237,10 +238,10 @@ impl Workshop<'_> {
         let open = fs::Permissions::from_mode(0o755);
         fs::set_permissions(&upper, open).map_err(StoreError::io("set the mode of", &upper))?;
         self.provide(&tools, &upper, lower.is_empty())?;
-        let mut lower = lower.to_vec();
-        lower.push(tools);
+        let mut below = lower.to_vec();
+        below.push(tools);
         let job = SandboxJob {
-            lower,
+            lower: below,
             upper: upper.clone(),
             argv: vec![
                 "/bin/sh".into(),
@@ -249,7 +250,12 @@ impl Workshop<'_> {
             env: script::environment(self.request.epoch),
         };
         self.run(&job, progress)?;
-        self.pack(upper, progress)
+        let tree = TreeJob {
+            root: upper,
+            lower: lower.to_vec(),
+            epoch: self.request.epoch,
+        };
+        self.pack(&tree, progress)
     }
 
     /// Lays out debs and script, and for a base the beginnings of a root file system.
@@ -308,11 +314,7 @@ impl Workshop<'_> {
         }
     }
 
-    fn pack(&self, root: PathBuf, progress: &dyn Progress) -> Result<Layer, DebianLayerError> {
-        let job = TreeJob {
-            root,
-            epoch: self.request.epoch,
-        };
+    fn pack(&self, job: &TreeJob, progress: &dyn Progress) -> Result<Layer, DebianLayerError> {
         let id = progress.begin(Stage::Layer, &self.request.comment, None);
         let mut packer = Packer::new(self.store.pending()?);
         let emitted = {
@@ -320,7 +322,7 @@ impl Workshop<'_> {
                 inner: &mut packer,
                 advance: &|bytes| progress.advance(id, bytes),
             };
-            self.sandbox.emit(&job, &mut counted)
+            self.sandbox.emit(job, &mut counted)
         };
         progress.end(id);
         emitted?;
