@@ -204,10 +204,10 @@ impl State {
             .last()
             .is_some_and(|name| matches!(name.as_str(), "failure" | "error" | "skipped"));
         // Shown only where there is no message; no more is kept than is shown.
-        if let Some(case) = self.current.as_mut().filter(|_| in_outcome) {
-            if case.text.len() < MOST_TEXT {
-                case.text.push_str(text);
-            }
+        if let Some(case) = self.current.as_mut().filter(|_| in_outcome)
+            && case.text.len() < MOST_TEXT
+        {
+            case.text.push_str(text);
         }
     }
 

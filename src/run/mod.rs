@@ -8,6 +8,7 @@
 pub mod cases;
 pub mod collect;
 mod dispatch;
+mod event;
 pub mod junit;
 mod key;
 mod log;
@@ -17,7 +18,8 @@ mod results;
 use crate::diagnostic::{Explain, Kind};
 use crate::store::StoreError;
 
-pub use dispatch::{Finished, Job, Options, RunEvent, RunObserver, Stream, dispatch};
+pub use dispatch::{Job, Options, dispatch};
+pub use event::{Finished, RunEvent, RunObserver, Stream};
 pub use key::RunDocument;
 pub use log::LOG_CAP;
 pub use plan::{Cell, plan};

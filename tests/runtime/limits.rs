@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use imagewright::runtime::{Cancel, Outcome, Runtime};
+use imagewright::runtime::{Cancel, Embedded, Outcome, Runtime};
 
 use crate::support::{Bench, Recorder};
 
@@ -230,4 +230,40 @@ fn starting_is_quick() {
         .collect();
     times.sort();
     assert!(times[10] < Duration::from_millis(250), "{times:?}");
+}
+
+#[test]
+fn killing_the_helper_is_told_and_swept() {
+    let bench = Bench::new();
+    let mut spec = bench.spec("sleep 43219");
+    spec.limits.memory_bytes = Some(64 * MIB);
+    let error = std::thread::scope(|scope| {
+        let run = scope.spawn(|| {
+            bench
+                .runtime
+                .run(&spec, &Recorder::default(), &Cancel::new())
+        });
+        wait_until(|| processes_with("43219") > 0);
+        let folder = bench.folder.path().join("container-0");
+        let helper = process_with_all(&["outer", folder.to_str().unwrap()]);
+        rustix::process::kill_process(helper, rustix::process::Signal::KILL).unwrap();
+        run.join().unwrap().unwrap_err()
+    });
+    assert!(error.to_string().contains("signal: 9"), "{error}");
+    wait_until(|| processes_with("43219") == 0);
+    Embedded::sweep();
+    assert_nothing_left(&spec.id);
+}
+
+fn process_with_all(words: &[&str]) -> rustix::process::Pid {
+    fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .find_map(|entry| {
+            let line = fs::read(entry.path().join("cmdline")).ok()?;
+            let has = |word: &&str| line.split(|b| *b == 0).any(|part| part == word.as_bytes());
+            words.iter().all(has).then_some(())?;
+            rustix::process::Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)
+        })
+        .unwrap()
 }

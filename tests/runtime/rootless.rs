@@ -102,7 +102,7 @@ fn as_user() {
 fn another_user_with_subordinate_ids_can_configure_packages() {
     // Files that hold in the mount namespace that unshare(1) makes, and nowhere else.
     let files = tempfile::tempdir().unwrap();
-    std::fs::write(files.path().join("ids"), format!("tester:3000000:65536\n")).unwrap();
+    std::fs::write(files.path().join("ids"), "tester:3000000:65536\n").unwrap();
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
     let user = format!("tester:x:{UID}:{UID}::/:/bin/sh\n");
     std::fs::write(files.path().join("passwd"), passwd + &user).unwrap();

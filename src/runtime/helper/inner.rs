@@ -51,10 +51,10 @@ pub fn enter(folder: &Path, gate: OwnedFd, report: &OwnedFd, ids: (u32, u32)) {
     if !may_go {
         return;
     }
-    if let Err(error) = execute_again(folder, report, ids) {
-        if let Ok(report) = report.try_clone() {
-            send(File::from(report), &Report::Failed(error));
-        }
+    if let Err(error) = execute_again(folder, report, ids)
+        && let Ok(report) = report.try_clone()
+    {
+        send(File::from(report), &Report::Failed(error));
     }
 }
 

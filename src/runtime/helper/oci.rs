@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -113,7 +112,7 @@ pub fn create(spec: &ContainerSpec) -> Result<Created, RuntimeError> {
     Ok(Created {
         pid: container.pid().map(|pid| Pid::from_raw(pid.as_raw())),
         container,
-        failure: File::from(OwnedFd::from(failure)),
+        failure: File::from(failure),
         program: spec.argv.first().cloned().unwrap_or_default(),
     })
 }
