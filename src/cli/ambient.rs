@@ -80,10 +80,11 @@ fn pip_index(text: &str) -> Option<String> {
     for line in text.lines().map(str::trim) {
         if let Some(section) = line.strip_prefix('[') {
             relevant = matches!(section.trim_end_matches(']'), "global" | "install");
-        } else if let (true, Some((key, value))) = (relevant, line.split_once('=')) {
-            if matches!(key.trim(), "index-url" | "index_url") && !value.trim().is_empty() {
-                return Some(value.trim().to_owned());
-            }
+        } else if let (true, Some((key, value))) = (relevant, line.split_once('='))
+            && matches!(key.trim(), "index-url" | "index_url")
+            && !value.trim().is_empty()
+        {
+            return Some(value.trim().to_owned());
         }
     }
     None

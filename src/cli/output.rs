@@ -1,6 +1,5 @@
 //! The only functions of the program that write to standard output.
 #![expect(
-    clippy::print_stdout,
     clippy::print_stderr,
     reason = "the command is where printing belongs"
 )]

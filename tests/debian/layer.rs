@@ -275,13 +275,7 @@ fn build_minimal(shared: &Store) -> (tempfile::TempDir, Store, BaseSolution, Bui
     let solution = base_of(shared, &["ca-certificates"]);
     let (folder, store) = fresh_store(shared, &solution.debs);
     let wanted = request(&solution.debs, solution.epoch, vec![]);
-    let begin = Instant::now();
     let built = build_base(&store, &Unshare, &wanted, &Silent).unwrap();
-    println!(
-        "base of {} debs: {:?}",
-        solution.debs.len(),
-        begin.elapsed()
-    );
     (folder, store, solution, built)
 }
 
@@ -415,7 +409,6 @@ fn an_os_layer_holds_no_secret_and_does_not_show_the_clock() {
         let (_folder, store) = fresh_store(&shared, &debs);
         let begin = Instant::now();
         let built = build_os(&store, &Unshare, &wanted, &lower, &Silent).unwrap();
-        println!("own layer of {} debs: {:?}", debs.len(), begin.elapsed());
         tars.push(unpacked(&store, &built));
         if wait {
             std::thread::sleep(Duration::from_secs(66).saturating_sub(begin.elapsed()));

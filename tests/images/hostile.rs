@@ -187,7 +187,7 @@ fn a_damaged_store_never_gets_into_a_layout() {
     let mut bytes = fs::read(test.store.blob_path(&small.digest)).unwrap();
     bytes[30] ^= 1;
     fs::write(test.store.blob_path(&small.digest), bytes).unwrap();
-    let source = imagewright::image::StoreSource::new(&test.store, &no_recipes);
+    let source = imagewright::image::StoreSource::new(&test.store);
     let images = [image.clone()];
     let error = export_layout(out.path(), "x", &images, &source, &Silent).unwrap_err();
     assert_eq!(error.kind(), Kind::Refused);

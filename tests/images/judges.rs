@@ -23,14 +23,14 @@ fn export(store: &Store, dir: &Path, name: &str, images: &[Image]) -> Digest {
         dir,
         name,
         images,
-        &StoreSource::new(store, &no_recipes),
+        &StoreSource::new(store),
         &Silent,
     )
     .unwrap()
 }
 
 fn docker_archive(store: &Store, path: &Path, name: &str, image: &Image) -> Digest {
-    let source = StoreSource::new(store, &no_recipes);
+    let source = StoreSource::new(store);
     write_file(path, |out| {
         DockerArchive { name, image }.write(out, &source, &Silent)
     })
@@ -142,7 +142,7 @@ fn skopeo_umoci_and_ocipkg_read_a_layout() {
     );
 
     let archive = out.path().join("sample.oci.tar");
-    let source = StoreSource::new(&test.store, &no_recipes);
+    let source = StoreSource::new(&test.store);
     let one = [image.clone()];
     let written = OciArchive {
         name: "sample",
@@ -212,7 +212,7 @@ fn podman_loads_and_runs() {
         options: options.iter().map(Into::into).collect(),
         ..Engine::new(EngineKind::Podman)
     };
-    let source = StoreSource::new(&test.store, &no_recipes);
+    let source = StoreSource::new(&test.store);
     let id = load(&engine, "localhost/sample:v1", &image, &source, &Silent).unwrap();
     assert!(run("podman", with(&["images", "-q", "--no-trunc"])).contains(&id.to_string()));
     for (user, uid) in [("", 1000), ("54321:0", 54321)] {
@@ -330,7 +330,7 @@ fn docker_loads_and_runs() {
         options: vec!["-H".into(), daemon.socket().into()],
         ..Engine::new(EngineKind::Docker)
     };
-    let source = StoreSource::new(&test.store, &no_recipes);
+    let source = StoreSource::new(&test.store);
     let id = load(&engine, "sample:v1", &image, &source, &Silent).unwrap();
     let shown = daemon.run(&[
         "image",

@@ -317,13 +317,3 @@ pub fn sample_image(store: &Store, project: &Path) -> Image {
     })
     .unwrap()
 }
-
-/// Nothing in these tests is a recipe.
-pub fn no_recipes<'a>(
-    layer: &imagewright::layer::Layer,
-) -> std::io::Result<Box<dyn std::io::Read + Send + 'a>> {
-    Err(std::io::Error::other(format!(
-        "{} is a recipe",
-        layer.comment
-    )))
-}

@@ -51,7 +51,6 @@ pub struct Fixture {
 pub fn python() -> PythonDocument {
     PythonDocument {
         minor: "3.11".into(),
-        interpreter: "/usr/bin/python3.11".into(),
         prefix: "/opt/venv".into(),
     }
 }

@@ -161,7 +161,7 @@ fn id(key: &impl KeyDetails) -> String {
 
 fn check_signature(
     signature: &Signature,
-    key: &(impl VerifyingKey + KeyDetails),
+    key: &impl VerifyingKey,
     text: &[u8],
     now: i64,
 ) -> Result<(), SignatureError> {

@@ -99,6 +99,9 @@ impl Package {
     }
 }
 
+/// Index of a package that provides a name, and the version it provides it in, if it says one.
+pub type Provider = (u32, Option<Box<str>>);
+
 /// Everything that the suites of one archive offer for one architecture.
 #[derive(Clone, Debug, Default)]
 pub struct Universe {
@@ -110,7 +113,7 @@ pub struct Universe {
     pub epoch: i64,
     packages: Vec<Package>,
     by_name: BTreeMap<Box<str>, Vec<u32>>,
-    providers: BTreeMap<Box<str>, Vec<(u32, Option<Box<str>>)>>,
+    providers: BTreeMap<Box<str>, Vec<Provider>>,
 }
 
 /// A text of stanzas is not one.
@@ -188,7 +191,7 @@ impl Universe {
     }
 
     /// Packages that provide `name`, with the provided version.
-    pub fn providers(&self, name: &str) -> &[(u32, Option<Box<str>>)] {
+    pub fn providers(&self, name: &str) -> &[Provider] {
         self.providers.get(name).map_or(&[], Vec::as_slice)
     }
 
