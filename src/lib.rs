@@ -13,12 +13,13 @@
 //! 9. [`runtime`] executes one container, [`run`] the declared runs, [`report`] shows their results;
 //! 10. [`cli`] is the command: the only place that prints.
 //!
-//! Shared by all: [`store`], [`diagnostic`], [`progress`], [`digest`], [`ambient`], [`http`].
+//! Shared by all: [`store`], [`diagnostic`], [`progress`], [`digest`], [`ambient`], [`http`], [`oci`].
 
 pub mod ambient;
 pub mod diagnostic;
 pub mod digest;
 pub mod http;
+pub mod oci;
 pub mod progress;
 pub mod store;
 

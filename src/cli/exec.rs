@@ -10,8 +10,8 @@ use super::interrupt::Graceful;
 use super::lock::LockedFlag;
 use super::pipeline::trees;
 use crate::diagnostic::Kind;
-use crate::manifest::{Network, Resources};
-use crate::runtime::{ContainerSpec, Embedded, Limits, Outcome, Output, Privileges, Runtime};
+use crate::manifest::Resources;
+use crate::runtime::{Network, ContainerSpec, Embedded, Limits, Outcome, Output, Privileges, Runtime};
 
 /// Flags of `exec`.
 #[derive(Debug, clap::Args)]

@@ -11,7 +11,7 @@ use super::layout::{MARKER, REF_NAME};
 use crate::diagnostic::{Explain, Kind};
 use crate::digest::Digest;
 use crate::progress::{Progress, Stage};
-use crate::resolve::base::{DOCUMENT_LIMIT, Descriptor, ImageReader, ReadError};
+use crate::oci::{DOCUMENT_LIMIT, Descriptor, ImageReader, ReadError};
 use crate::store::{Store, StoreError};
 
 /// Where in a layout an image is.

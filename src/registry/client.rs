@@ -15,7 +15,7 @@ use crate::ambient::{Ambient, redact};
 use crate::digest::Digest;
 use crate::http::{Http, HttpError, with_login};
 use crate::progress::{Progress, Stage};
-use crate::resolve::base::{DOCUMENT_LIMIT, Descriptor, ImageReader, ReadError};
+use crate::oci::{DOCUMENT_LIMIT, Descriptor, ImageReader, ReadError};
 use crate::store::Store;
 
 /// Manifest types that are understood.

@@ -14,6 +14,7 @@ use super::results::{BadResults, Results, Summary};
 use super::{Cell, RESULTS, RESULTS_VARIABLE, RunError, cases, junit};
 use crate::manifest::Network;
 use crate::runtime::{
+    self,
     BindMount, Cancel, ContainerSpec, Ended, Limits, Outcome, Output, Privileges, Runtime,
     RuntimeError,
 };
@@ -314,7 +315,10 @@ impl<'a> Ticket<'a> {
                 pids: Some(document.resources.pids_limit),
                 timeout_ms: Some(document.timeout_ms),
             },
-            network: document.network,
+            network: match document.network {
+                Network::None => runtime::Network::None,
+                Network::Host => runtime::Network::Host,
+            },
             privileges: Privileges::Run,
             read_only: false,
         }

@@ -153,11 +153,22 @@ pub struct ContainerSpec {
     /// Limits.
     pub limits: Limits,
     /// Loopback only, or the machine's network.
-    pub network: crate::manifest::Network,
+    pub network: Network,
     /// What the processes may do.
     pub privileges: Privileges,
     /// The root file system cannot be written (but for mounts and /tmp).
     pub read_only: bool,
+}
+
+/// A container's network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Network {
+    /// Loopback only.
+    #[default]
+    None,
+    /// The machine's own.
+    Host,
 }
 
 /// A folder of the host in the container.

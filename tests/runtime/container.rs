@@ -136,7 +136,7 @@ fn network_none_has_loopback_and_host_has_the_machine() {
     std::thread::spawn(move || listener.incoming().flatten().for_each(drop));
     spec.argv[2] = format!("nc -w 1 127.0.0.1 {port} </dev/null");
     assert_ne!(bench.run(&spec).unwrap().0.outcome, Outcome::Exited(0));
-    spec.network = imagewright::manifest::Network::Host;
+    spec.network = imagewright::runtime::Network::Host;
     assert_eq!(bench.run(&spec).unwrap().0.outcome, Outcome::Exited(0));
     spec.argv[2] = "cat /etc/resolv.conf".into();
     let host = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();

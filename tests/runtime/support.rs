@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use imagewright::manifest::Network;
+use imagewright::runtime::Network;
 use imagewright::runtime::{
     Cancel, ContainerSpec, Embedded, Ended, Limits, Output, Privileges, Runtime, RuntimeError,
 };

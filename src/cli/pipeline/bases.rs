@@ -10,8 +10,9 @@ use crate::digest::Digest;
 use crate::http::Http;
 use crate::image::{LayoutReader, LayoutReference};
 use crate::manifest::{Debian, ImageRequest, Platform, Root};
+use crate::oci::ImageReader;
 use crate::registry::{Reference, Registry};
-use crate::resolve::base::{self, BaseImage, ImageReader, read_files};
+use crate::resolve::base::{self, BaseImage, read_files};
 use crate::resolve::debian::{self, ArchiveSpec, Outside, Universe};
 use crate::store::Store;
 

@@ -4,9 +4,8 @@ use std::path::Path;
 
 use crate::diagnostic::{Explain, Kind};
 use crate::layer::debian::{Sandbox, SandboxError, SandboxExit, SandboxJob};
-use crate::manifest::Network;
 use crate::runtime::{
-    Cancel, ContainerSpec, Embedded, Limits, Outcome, Output, Privileges, Runtime, RuntimeError,
+    Cancel, ContainerSpec, Embedded, Limits, Network, Outcome, Output, Privileges, Runtime, RuntimeError,
 };
 
 /// Runs dpkg in the embedded runtime.

@@ -17,16 +17,14 @@ use serde::{Deserialize, Serialize};
 
 pub use file::read_files;
 pub use probe::{Contents, Interpreter};
-pub use reader::{
-    DOCUMENT_LIMIT, Descriptor, DescriptorPlatform, ImageManifest, ImageReader, ReadError,
-    find_manifest,
-};
+pub use reader::{ImageManifest, find_manifest};
 pub use tree::decompress;
 
 use crate::diagnostic::{Explain, Kind};
 use crate::digest::Digest;
 use crate::lock::{LockedBase, LockedPython};
 use crate::manifest::{Platform, PythonMinor};
+use crate::oci::{DOCUMENT_LIMIT, Descriptor, ImageReader, ReadError};
 use crate::progress::{Progress, Stage};
 use crate::store::{Store, StoreError};
 

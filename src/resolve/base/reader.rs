@@ -1,128 +1,15 @@
 //! Where base images come from, and the documents that lead to an image: index, manifest, configuration
 //! (OCI image specification, and Docker's schema 2, which has the same fields).
 
-use std::collections::BTreeMap;
-use std::fmt;
-
-use futures_util::future::BoxFuture;
 use serde::Deserialize;
 
 use super::BaseError;
-use crate::diagnostic::{Explain, Kind};
 use crate::digest::Digest;
 use crate::manifest::Platform;
-use crate::progress::Progress;
-use crate::store::Store;
-
-/// Most bytes of an index, manifest or configuration.
-pub const DOCUMENT_LIMIT: u64 = 4 << 20;
+use crate::oci::{DOCUMENT_LIMIT, Descriptor, ImageReader};
 
 /// How deep indexes may lie in indexes.
 const MOST_INDEXES: usize = 4;
-
-/// One image repository: a layout on disk, or a repository of a registry.
-pub trait ImageReader: Send + Sync {
-    /// The index or manifest that the reference names.
-    fn top(&self) -> BoxFuture<'_, Result<Vec<u8>, ReadError>>;
-
-    /// The index or manifest with this digest; the caller verifies it.
-    fn manifest<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Vec<u8>, ReadError>>;
-
-    /// Brings a blob into the store, its size and digest verified.
-    fn blob<'a>(
-        &'a self,
-        blob: &'a Descriptor,
-        store: &'a Store,
-        progress: &'a dyn Progress,
-    ) -> BoxFuture<'a, Result<(), ReadError>>;
-}
-
-/// Why a reader failed; keeps the kind and hint of the cause.
-pub struct ReadError(Box<dyn Explain>);
-
-impl ReadError {
-    /// Wraps the reader's own error.
-    pub fn new(error: impl Explain) -> Self {
-        Self(Box::new(error))
-    }
-}
-
-impl fmt::Debug for ReadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
-    }
-}
-
-impl fmt::Display for ReadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
-
-impl std::error::Error for ReadError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source()
-    }
-}
-
-impl Explain for ReadError {
-    fn kind(&self) -> Kind {
-        self.0.kind()
-    }
-    fn hint(&self) -> Option<String> {
-        self.0.hint()
-    }
-}
-
-/// A content descriptor (OCI image specification, descriptor.md).
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Descriptor {
-    /// What the content is.
-    #[serde(default)]
-    pub media_type: String,
-    /// Of the content.
-    pub digest: Digest,
-    /// Of the content, in bytes.
-    pub size: u64,
-    /// For manifests in an index.
-    #[serde(default)]
-    pub platform: Option<DescriptorPlatform>,
-    /// Free text by name.
-    #[serde(default)]
-    pub annotations: BTreeMap<String, String>,
-}
-
-/// The platform of a manifest in an index.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct DescriptorPlatform {
-    /// For example `linux`.
-    pub os: String,
-    /// For example `amd64`.
-    pub architecture: String,
-    /// For example `v8`.
-    #[serde(default)]
-    pub variant: Option<String>,
-}
-
-impl DescriptorPlatform {
-    fn is(&self, platform: Platform) -> bool {
-        // 64-bit ARM has one variant in use, v8, which images may name or not.
-        self.os == "linux"
-            && self.architecture == platform.architecture()
-            && matches!(self.variant.as_deref(), None | Some("" | "v8"))
-    }
-}
-
-impl fmt::Display for DescriptorPlatform {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        match self.variant.as_deref() {
-            None | Some("") => Ok(()),
-            Some(variant) => write!(f, "/{variant}"),
-        }
-    }
-}
 
 /// An index or a manifest.
 #[derive(Clone, Debug, Deserialize)]
@@ -231,7 +118,7 @@ fn choose<'a>(
         descriptor
             .platform
             .as_ref()
-            .is_some_and(|found| found.is(platform))
+            .is_some_and(|found| found.is(platform.architecture()))
     };
     let unmarked: Vec<&Descriptor> = manifests
         .iter()

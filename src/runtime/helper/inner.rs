@@ -20,7 +20,7 @@ use nix::unistd::{Gid, Pid, Uid};
 
 use super::outer::{REPORT_FD, place_report_fd};
 use super::{ARGUMENT, PROGRAM, Report, STAGE, Step, oci, read_job, rootfs};
-use crate::manifest::Network;
+use crate::runtime::Network;
 use crate::runtime::{ContainerSpec, Limits, Privileges, RuntimeError};
 
 /// A container that shows whether containers are possible; it is set up and never started.

@@ -20,7 +20,7 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::{chdir, pivot_root};
 
 use super::Step;
-use crate::manifest::Network;
+use crate::runtime::Network;
 use crate::runtime::{ContainerSpec, Privileges, RuntimeError};
 
 /// Devices of every container; bound from the host because a user namespace cannot make device nodes.
