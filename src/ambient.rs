@@ -17,7 +17,7 @@ pub struct Ambient {
     /// Index name or URL → login, from `IMAGEWRIGHT_INDEX_<NAME>_USERNAME`/`_PASSWORD` and from user info in
     /// configured index URLs.
     pub index_logins: BTreeMap<String, Login>,
-    /// Suite → archive URLs, from `IMAGEWRIGHT_DEBIAN_MIRROR` or the host's apt sources.
+    /// Suite → archive URLs from the host's apt sources; or only `*`, for every suite, from `IMAGEWRIGHT_DEBIAN_MIRROR`.
     pub debian_mirrors: BTreeMap<String, Vec<String>>,
     /// Keyring files of the machine that may verify a Debian archive.
     pub debian_keyrings: Vec<PathBuf>,

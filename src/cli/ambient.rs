@@ -29,6 +29,33 @@ pub fn read() -> Ambient {
     ambient
 }
 
+/// Asks the keyring for the passwords of logins that have only a user name. `indexes` are (declared name, URL).
+///
+/// The `keyring` command is the one that pip and uv use; without it, or without an entry, the login stays as it is.
+pub fn with_keyring<'a>(mut ambient: Ambient, indexes: impl Iterator<Item = (&'a str, &'a str)>) -> Ambient {
+    for (name, url) in indexes {
+        let login = ambient.index_logins.get_mut(&name.to_lowercase().replace('_', "-"));
+        if let Some(login) = login.filter(|login| login.password.is_empty())
+            && let Some(password) = keyring(url, &login.username)
+        {
+            login.password = password;
+        }
+    }
+    ambient
+}
+
+fn keyring(service: &str, username: &str) -> Option<String> {
+    let asked = std::process::Command::new("keyring")
+        .args(["get", service, username])
+        .stdin(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .output()
+        .ok()?;
+    let password = String::from_utf8(asked.stdout).ok()?;
+    let password = password.trim_end_matches(['\r', '\n']);
+    (asked.status.success() && !password.is_empty()).then(|| password.to_owned())
+}
+
 /// The user's home folder; `/` where there is none.
 pub fn home() -> PathBuf {
     env::var_os("HOME").map_or_else(|| PathBuf::from("/"), PathBuf::from)

@@ -1,5 +1,6 @@
 //! What every command shares: where the project and the store are, the network client, progress, interruption.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -62,8 +63,8 @@ pub struct Context {
     pub manifest_path: PathBuf,
     /// The lock.
     pub lock_path: PathBuf,
-    /// The machine's configuration.
-    pub ambient: Ambient,
+    /// The machine's configuration; complete once the manifest has said which indexes there are.
+    ambient: OnceCell<Ambient>,
     /// Bars and warnings.
     pub progress: Arc<Bars>,
     /// Set by SIGINT and SIGTERM.
@@ -88,10 +89,10 @@ impl Context {
                 )
             })?;
         Ok(Self {
-            lock_path: folder.join(LOCK),
+            lock_path: manifest_path.with_file_name(LOCK),
             folder,
             manifest_path,
-            ambient: ambient::read(),
+            ambient: OnceCell::new(),
             progress: Arc::new(Bars::new(global.quiet || global.json)),
             cancel,
             runtime,
@@ -128,9 +129,14 @@ impl Context {
             .unwrap_or_else(|| cache().join("imagewright"))
     }
 
+    /// What the machine's configuration contributes.
+    pub fn ambient(&self) -> &Ambient {
+        self.ambient.get_or_init(ambient::read)
+    }
+
     /// The network client.
     pub fn http(&self) -> Result<Http, Failure> {
-        Ok(Http::new(&self.ambient, self.global.offline)?)
+        Ok(Http::new(self.ambient(), self.global.offline)?)
     }
 
     /// Reads and checks the manifest.
@@ -138,7 +144,11 @@ impl Context {
         let text = read_text(&self.manifest_path, MANIFEST_LIMIT)?;
         let source = SourceText::new(shown(&self.manifest_path), text);
         let files = Folder(self.folder.clone());
-        Ok(manifest::parse(&source, &files)?)
+        let manifest = manifest::parse(&source, &files)?;
+        let indexes = manifest.images.iter().flat_map(|image| &image.indexes);
+        let indexes = indexes.map(|index| (index.name.as_str(), index.url.as_str()));
+        self.ambient.get_or_init(|| ambient::with_keyring(ambient::read(), indexes));
+        Ok(manifest)
     }
 
     /// Reads the lock; `None` if there is none yet.
@@ -225,13 +235,10 @@ pub fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>)
 
 fn locate(project: &Path) -> (PathBuf, PathBuf) {
     if project.is_file() {
-        let folder = project
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-        (
-            folder.unwrap_or(Path::new(".")).to_owned(),
-            project.to_owned(),
-        )
+        let folder = project.parent().filter(|parent| !parent.as_os_str().is_empty());
+        (folder.unwrap_or(Path::new(".")).to_owned(), project.to_owned())
+    } else if project == Path::new(".") {
+        (project.to_owned(), MANIFEST.into())
     } else {
         (project.to_owned(), project.join(MANIFEST))
     }

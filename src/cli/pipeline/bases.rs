@@ -55,7 +55,7 @@ fn reader(
     }
     let parsed: Reference = reference.parse()?;
     Ok(Box::new(
-        Registry::new(http.clone(), &context.ambient).repository(&parsed),
+        Registry::new(http.clone(), context.ambient()).repository(&parsed),
     ))
 }
 
@@ -146,7 +146,7 @@ impl Universes {
                 .as_secs();
             let outside = Outside {
                 http,
-                ambient: &context.ambient,
+                ambient: context.ambient(),
                 store,
                 progress: &*context.progress,
                 now: i64::try_from(now).unwrap_or(i64::MAX),

@@ -355,7 +355,7 @@ impl Job<'_> {
         let fetching = FetchContext {
             http: builder.http,
             store: builder.store,
-            ambient: &builder.context.ambient,
+            ambient: builder.context.ambient(),
             indexes: &indexes,
             project_dir: &builder.context.folder,
             progress: &*builder.context.progress,
@@ -487,7 +487,7 @@ impl Job<'_> {
         }
         let source = DebSource {
             http: builder.http,
-            ambient: &builder.context.ambient,
+            ambient: builder.context.ambient(),
             store,
             progress: &*builder.context.progress,
             mirror,

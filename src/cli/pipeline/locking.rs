@@ -381,7 +381,7 @@ impl Job<'_> {
         let offline = self.context.global.offline;
         let progress = &*self.context.progress;
         let resolution =
-            python::resolve(&request, &self.context.ambient, &cache, offline, progress).await?;
+            python::resolve(&request, self.context.ambient(), &cache, offline, progress).await?;
         let mut files = Vec::new();
         for (file, wheel) in resolution.wheels {
             files.push((wheel.name.clone(), file.clone()));

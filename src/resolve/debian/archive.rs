@@ -210,6 +210,9 @@ pub fn mirrors(suite: &str, declared: Option<&str>, ambient: &Ambient) -> Vec<St
     if let Some(declared) = declared {
         return with_sibling(declared);
     }
+    if let Some(urls) = ambient.debian_mirrors.get("*") {
+        return urls.iter().flat_map(|url| with_sibling(url)).collect();
+    }
     if let Some(urls) = ambient.debian_mirrors.get(suite) {
         return urls.iter().map(|url| trim(url)).collect();
     }
