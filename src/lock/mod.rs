@@ -1,8 +1,9 @@
 //! `imagewright.lock`: what a manifest was resolved to. Knows no network and no clock.
 
 mod diff;
-mod format;
 mod model;
+mod read;
+mod write;
 
 pub use diff::{Change, ImageDiff, diff_images};
 pub use model::*;

@@ -1,4 +1,4 @@
-//! `imagewright.lock`, version 1, as types. `format.rs` writes and reads its text.
+//! `imagewright.lock`, version 1, as types. `write` makes its text, `read` reads it and shows what it looks like.
 //!
 //! Artifacts stand once, in tables shared by all images, one line each, sorted; an image's platform lists the
 //! artifacts it uses. A file of an index is named by index and file name, not by URL, so that the same lock comes
