@@ -104,7 +104,7 @@ image \"b\" base=\"own\" {
 }
 run \"good\" image=\"a\" {
     matrix { n 1 2; }
-    command \"sh\" \"-c\" \"echo out; echo '{\\\"name\\\": \\\"case {n}\\\", \\\"status\\\": \\\"PASS\\\"}' > /results/cases.jsonl\"
+    command \"sh\" \"-c\" \"echo out; echo '{{\\\"name\\\": \\\"case {n}\\\", \\\"status\\\": \\\"PASS\\\"}}' > /results/cases.jsonl\"
 }
 run \"bad\" image=\"b\" {
     command \"sh\" \"-c\" \"echo err >&2; exit 3\"

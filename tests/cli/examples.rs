@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use crate::support::TestContext;
 
@@ -29,7 +29,7 @@ fn example(name: &str) -> TestContext {
 pub fn quickstart() -> &'static (TestContext, String) {
     static DONE: OnceLock<(TestContext, String)> = OnceLock::new();
     DONE.get_or_init(|| {
-        let _alone = BASES.lock().unwrap();
+        let _alone = BASES.lock().unwrap_or_else(PoisonError::into_inner);
         let context = example("quickstart");
         let printed = context.ok(&["test", "--rerun"]);
         (context, printed)
@@ -162,7 +162,7 @@ fn quickstart_images_share_their_base_and_most_wheels() {
 
 #[test]
 fn own_code_runs_its_matrix_and_os_packages_are_configured() {
-    let _alone = BASES.lock().unwrap();
+    let _alone = BASES.lock().unwrap_or_else(PoisonError::into_inner);
     let context = example("own-code");
     let printed = context.ok(&["test", "--rerun", "--jobs", "2"]);
     let cells = ["eu,size=10", "eu,size=1000", "us,size=10", "us,size=1000"];

@@ -1,5 +1,7 @@
 //! What moves in a lock, what stays, and what is refused.
 
+use crate::bases::{python_base, run};
+use crate::index::wheel_tagged;
 use crate::support::{RELEASES, TestContext, index, manifest, publish};
 
 /// The lines of a lock about one image.
@@ -54,6 +56,8 @@ fn pins_stay_until_told_to_move() {
     has(&context.lock_text(), &["alpha-1.0", "beta-1.1"]);
     context.ok(&["lock", "--upgrade"]);
     has(&context.lock_text(), &["alpha-2.0", "beta-1.1"]);
+    let told = context.fails(8, &["lock", "--upgrade", "gama"]);
+    assert!(told.contains("did you mean `gamma`?"), "{told}");
     let told = context.fails(2, &["lock", "--upgrade", "--locked"]);
     assert!(told.contains("contradict"), "{told}");
 
@@ -252,4 +256,62 @@ fn a_lock_that_is_none_is_refused_and_left_alone() {
             text
         );
     }
+}
+
+#[test]
+fn an_upgrade_by_name_leaves_the_base() {
+    let server = index(&[("beta", "1.0", &[])]);
+    let text = manifest(&server, "image \"a\" base=\"own\" {\n    pip \"beta\"\n}\n");
+    let context = TestContext::of(&text);
+    let base = context.path("base");
+    run(
+        "cp",
+        [
+            "--recursive",
+            python_base().to_str().unwrap(),
+            base.to_str().unwrap(),
+        ],
+    );
+    context.ok(&["lock"]);
+    let first = context.lock_text();
+    publish(&server, &RELEASES);
+    let tag = format!("{}:python", base.display());
+    run(
+        "umoci",
+        ["config", "--image", &tag, "--config.env", "NEW=1"],
+    );
+    context.ok(&["lock"]);
+    assert_eq!(context.lock_text(), first, "the base is pinned by digest");
+    let line = |lock: &str| {
+        lock.lines()
+            .find(|line| line.trim().starts_with("base from="))
+            .unwrap()
+            .to_owned()
+    };
+    context.ok(&["lock", "--upgrade", "beta"]);
+    let second = context.lock_text();
+    has(&second, &["beta-1.1"]);
+    assert_eq!(line(&second), line(&first));
+    let told = context.ok(&["lock", "--upgrade"]);
+    assert_ne!(line(&context.lock_text()), line(&first), "{told}");
+}
+
+#[test]
+fn platforms_of_an_image_have_the_same_versions_also_after_an_upgrade() {
+    let server = index(&[("alpha", "1.0", &["beta"]), ("beta", "1.0", &[])]);
+    let both = "base \"own\" { debian \"bookworm\"; python \"3.11\"; }\nimage \"a\" base=\"own\" {\n    pip \"alpha\"\n    platform \"linux/amd64\" \"linux/arm64\"\n}\n";
+    let context = TestContext::of(&format!(
+        "index \"local\" \"{}\" default=#true\n{both}",
+        server.index()
+    ));
+    context.ok(&["lock"]);
+    publish(&server, &RELEASES);
+    // The newest release has no wheel for one of the platforms.
+    let only = wheel_tagged("beta", "3.0", "cp311-cp311-manylinux_2_17_aarch64", &[], 10);
+    let common = crate::wheels::wheel("beta", "1.1", &[], &[]);
+    server.project("beta", &[common, only]);
+    context.ok(&["lock", "--upgrade"]);
+    let lock = context.lock_text();
+    has(&lock, &["alpha-2.0", "beta-1.1"]);
+    assert!(!lock.contains("beta-3.0"), "{lock}");
 }

@@ -170,7 +170,7 @@ fn a_store_of_a_newer_format_is_left_alone() {
     fs::create_dir_all(context.store.join("store-v1")).unwrap();
     fs::write(context.store.join("store-v1/format"), "2").unwrap();
     for arguments in [&["lock"][..], &["build"], &["jobs"]] {
-        let told = context.fails(4, arguments);
+        let told = context.fails(7, arguments);
         assert!(told.contains("format 2"), "{told}");
     }
     let inside: Vec<_> = fs::read_dir(context.store.join("store-v1"))
