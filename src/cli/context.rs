@@ -217,6 +217,9 @@ impl Context {
     }
 }
 
+/// At most this many names are listed in a hint.
+const LISTED: usize = 20;
+
 /// An error for a name that nothing has.
 pub fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Failure {
     let known: Vec<&str> = known.collect();
@@ -228,6 +231,9 @@ pub fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>)
     let hint = match close {
         Some((_, candidate)) => format!("did you mean `{candidate}`?"),
         None if known.is_empty() => format!("the manifest declares no {what}"),
+        None if known.len() > LISTED => {
+            format!("there are {} others, none with a name like it", known.len())
+        }
         None => format!("there are: {}", known.join(", ")),
     };
     Failure::plain(Kind::NotFound, format!("there is no {what} `{name}`"), hint)

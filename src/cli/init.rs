@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use serde::Serialize;
+
 use super::context::Context;
 use super::failure::Failure;
 use super::output;
@@ -22,6 +24,13 @@ run "imports" image="model" {
 }
 "#;
 
+/// What `init --json` prints.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+pub struct InitDocument {
+    /// The manifest that was written.
+    pub path: String,
+}
+
 /// Writes the example unless a manifest is there.
 pub fn run(context: &Context, _: &Arguments) -> Result<ExitCode, Failure> {
     let path = &context.manifest_path;
@@ -29,10 +38,12 @@ pub fn run(context: &Context, _: &Arguments) -> Result<ExitCode, Failure> {
         .and_then(|mut file| std::io::Write::write_all(&mut file, EXAMPLE.as_bytes()));
     match made {
         Ok(()) => {
-            output::line(&format!(
-                "wrote {}; now run: imagewright test",
-                path.display()
-            ));
+            let path = path.display().to_string();
+            if context.global.json {
+                output::json(&InitDocument { path });
+            } else {
+                output::line(&format!("wrote {path}; now run: imagewright test"));
+            }
             Ok(ExitCode::SUCCESS)
         }
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Err(Failure::plain(

@@ -2,12 +2,15 @@
 
 use std::process::ExitCode;
 
+use serde::Serialize;
+
 use super::build;
 use super::context::Context;
 use super::failure::Failure;
 use super::lock::LockedFlag;
 use super::output;
 use crate::diagnostic::Kind;
+use crate::digest::Digest;
 use crate::image::{Engine, EngineKind, StoreSource, load};
 use crate::manifest::Platform;
 
@@ -33,6 +36,15 @@ pub struct Arguments {
 enum Into {
     Docker,
     Podman,
+}
+
+/// What `load --json` prints.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+pub struct LoadDocument {
+    /// The name in the engine.
+    pub name: String,
+    /// The image ID there: the digest of its configuration.
+    pub id: Digest,
 }
 
 /// Loads.
@@ -64,7 +76,10 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
         &*context.progress,
     )?;
     if context.global.json {
-        output::json(&serde_json::json!({ "name": name, "id": id }));
+        output::json(&LoadDocument {
+            name: name.to_owned(),
+            id,
+        });
     } else {
         output::line(&format!("loaded {name} ({id})"));
     }

@@ -1,16 +1,17 @@
 //! `lock`: resolve and write `imagewright.lock`.
 
+use std::collections::BTreeSet;
 use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::context::Context;
+use super::context::{Context, unknown};
 use super::failure::Failure;
 use super::output;
 use super::pipeline::locking::{self, Mode};
 use crate::diagnostic::Kind;
 use crate::lock::{self, ImageDiff, Lock, diff_images};
-use crate::manifest::Platform;
+use crate::manifest::{Manifest, Platform};
 
 /// Flags of `lock`.
 #[derive(Debug, clap::Args)]
@@ -82,6 +83,9 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
     };
     let manifest = context.manifest()?;
     let previous = context.lock()?;
+    if let (Mode::Upgrade(names), Some(previous)) = (&mode, &previous) {
+        known_packages(&manifest, previous, names)?;
+    }
     let store = context.store()?;
     let http = context.http()?;
     let stage =
@@ -98,6 +102,25 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
         print(context, &document);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// A name that no package has is a mistake, not an upgrade of nothing.
+fn known_packages(
+    manifest: &Manifest,
+    lock: &Lock,
+    names: &BTreeSet<String>,
+) -> Result<(), Failure> {
+    let wheels = lock.wheels.values().map(|wheel| wheel.name.as_str());
+    let debs = lock.debs.values().map(|deb| deb.package.as_str());
+    let asked = manifest.images.iter().flat_map(|image| {
+        let pip = image.pip.iter().map(|pip| pip.name.as_str());
+        pip.chain(image.os.iter().map(|os| os.name.as_str()))
+    });
+    let known: BTreeSet<&str> = wheels.chain(debs).chain(asked).collect();
+    match names.iter().find(|name| !known.contains(name.as_str())) {
+        Some(name) => Err(unknown("package", name, known.into_iter())),
+        None => Ok(()),
+    }
 }
 
 fn document(previous: Option<&Lock>, lock: &Lock, changed: bool) -> LockDocument {

@@ -11,18 +11,21 @@ use super::output;
 /// Flags of `schema`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The command whose output is described, or `error`; default: list the names
+    /// The command whose output is described, or `base` (of `show base`), or `error`; default: list the names
     name: Option<String>,
 }
 
 /// Name → schema, in the order of the help.
 pub fn all() -> Vec<(&'static str, Schema)> {
     vec![
+        ("init", schema_for!(super::init::InitDocument)),
         ("check", schema_for!(super::check::CheckDocument)),
         ("lock", schema_for!(super::lock::LockDocument)),
         ("build", schema_for!(super::build::BuildDocument)),
         ("test", schema_for!(crate::report::Report)),
         ("export", schema_for!(super::export::ExportDocument)),
+        ("load", schema_for!(super::load::LoadDocument)),
+        ("base", schema_for!(super::show::BaseDocument)),
         ("show", schema_for!(super::show::ShowDocument)),
         ("why", schema_for!(super::why::WhyDocument)),
         ("diff", schema_for!(crate::lock::ImageDiff)),

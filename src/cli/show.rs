@@ -20,6 +20,15 @@ pub struct Arguments {
     what: Vec<String>,
 }
 
+/// What `show base NAME --json` prints.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+pub struct BaseDocument {
+    /// Its name.
+    pub name: String,
+    /// Its definition, KDL.
+    pub text: String,
+}
+
 /// What `show IMAGE --json` prints.
 #[derive(Debug, Serialize, schemars::JsonSchema)]
 pub struct ShowDocument {
@@ -62,7 +71,7 @@ pub struct ShowPackage {
 /// Prints it.
 pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure> {
     match arguments.what.as_slice() {
-        [word, name] if word == "base" => base(name),
+        [word, name] if word == "base" => base(context, name),
         [name] => image(context, name),
         _ => Err(Failure::plain(
             Kind::Usage,
@@ -72,10 +81,17 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
     }
 }
 
-fn base(name: &str) -> Result<ExitCode, Failure> {
+fn base(context: &Context, name: &str) -> Result<ExitCode, Failure> {
     match manifest::builtin_base(name) {
         Some(text) => {
-            output::raw(text.as_bytes());
+            if context.global.json {
+                output::json(&BaseDocument {
+                    name: name.into(),
+                    text: text.into(),
+                });
+            } else {
+                output::raw(text.as_bytes());
+            }
             Ok(ExitCode::SUCCESS)
         }
         None => Err(unknown("built-in base", name, manifest::builtin_names())),

@@ -201,9 +201,7 @@ impl Job<'_> {
                     Some(LockedBase::From {
                         reference: before,
                         digest,
-                    }) if *before == reference.value && !matches!(self.mode, Mode::Upgrade(_)) => {
-                        Some(*digest)
-                    }
+                    }) if *before == reference.value && !self.frees_all() => Some(*digest),
                     _ => None,
                 };
                 let base = bases::inspect(
@@ -255,14 +253,14 @@ impl Job<'_> {
 
     /// A base of the old lock that answers the same part of the request, of whichever image.
     fn kept_base(&mut self, key: Digest, platform: Platform) -> Option<(LockedBase, LockedPython)> {
-        if matches!(self.mode, Mode::Upgrade(_)) {
-            return None;
-        }
         let previous = self.previous?;
         let found = previous.images.values().filter_map(|platforms| platforms.get(&platform)).find(
             |image| matches!(&image.base, LockedBase::Debian { request, .. } if *request == key),
         )?;
         if let LockedBase::Debian { debs, .. } = &found.base {
+            if self.frees_any(debs) {
+                return None;
+            }
             for id in debs {
                 self.lock
                     .debs
@@ -284,9 +282,7 @@ impl Job<'_> {
             return Ok((Vec::new(), None));
         };
         let reusable = old.filter(|old| {
-            old.os_request == Some(key)
-                && same_base(&old.base, base)
-                && !matches!(self.mode, Mode::Upgrade(_))
+            old.os_request == Some(key) && same_base(&old.base, base) && !self.frees_any(&old.debs)
         });
         if let (Some(old), Some(previous)) = (reusable, self.previous) {
             let debs = old
@@ -330,14 +326,32 @@ impl Job<'_> {
         Ok((self.add_debs(&debs), None))
     }
 
+    /// Whether everything may move.
+    fn frees_all(&self) -> bool {
+        matches!(self.mode, Mode::Upgrade(names) if names.is_empty())
+    }
+
+    /// Whether one of these debs of the old lock may move.
+    fn frees_any(&self, debs: &[String]) -> bool {
+        let previous = self.previous.into_iter();
+        let mut debs = debs
+            .iter()
+            .flat_map(|id| previous.clone().filter_map(|lock| lock.debs.get(id)));
+        self.frees_all() || debs.any(|deb| self.is_free(&deb.package))
+    }
+
+    /// Whether an upgrade lets this package leave the version that the old lock has.
+    fn is_free(&self, name: &str) -> bool {
+        match self.mode {
+            Mode::Upgrade(names) => names.is_empty() || names.contains(name),
+            _ => false,
+        }
+    }
+
     /// name → version of locked debs that an upgrade does not free.
     fn kept_versions(&self, base: Option<&LockedBase>, own: &[String]) -> BTreeMap<String, String> {
         let Some(previous) = self.previous else {
             return BTreeMap::new();
-        };
-        let free = |name: &str| match self.mode {
-            Mode::Upgrade(names) => names.is_empty() || names.contains(name),
-            _ => false,
         };
         let base: &[String] = match base {
             Some(LockedBase::Debian { debs, .. }) => debs,
@@ -346,7 +360,7 @@ impl Job<'_> {
         base.iter()
             .chain(own)
             .filter_map(|id| previous.debs.get(id))
-            .filter(|deb| !free(&deb.package))
+            .filter(|deb| !self.is_free(&deb.package))
             .map(|deb| (deb.package.clone(), deb.version.clone()))
             .collect()
     }
@@ -360,11 +374,6 @@ impl Job<'_> {
         old: Option<&LockedImage>,
     ) -> Result<Vec<String>, Failure> {
         let pins = self.pins(image, platform, old);
-        let upgrade = match self.mode {
-            Mode::Upgrade(names) if names.is_empty() => Upgrade::All,
-            Mode::Upgrade(names) => Upgrade::Names(names.clone()),
-            _ => Upgrade::None,
-        };
         let request = PythonRequest {
             requirements: &image.pip,
             constraints: &image.constraints,
@@ -375,7 +384,7 @@ impl Job<'_> {
             python,
             project_wheels: &content.wheels,
             pins: &pins,
-            upgrade: &upgrade,
+            upgrade: &Upgrade::None,
         };
         let cache = self.store.cache_path("python");
         let offline = self.context.global.offline;
@@ -405,34 +414,31 @@ impl Job<'_> {
                 .map(|wheel| (wheel.name.clone(), wheel.version.clone()))
                 .collect()
         };
+        let before = |lock: &Lock, files: &[String]| -> Vec<(String, String)> {
+            let mut pins = named(lock, files);
+            pins.retain(|(name, _)| !self.is_free(name));
+            pins
+        };
         let mut pins = Vec::new();
-        let siblings = self
-            .lock
-            .images
-            .get(&image.name.value)
-            .into_iter()
-            .flat_map(BTreeMap::values);
-        for sibling in siblings {
+        let siblings = self.lock.images.get(&image.name.value);
+        for sibling in siblings.into_iter().flat_map(BTreeMap::values) {
             pins.extend(named(&self.lock, &sibling.wheels));
         }
         if let (Some(old), Some(previous)) = (old, self.previous) {
-            pins.extend(named(previous, &old.wheels));
+            pins.extend(before(previous, &old.wheels));
         }
-        let others = self
-            .lock
-            .images
-            .values()
-            .filter_map(|platforms| platforms.get(&platform));
-        for other in others {
+        let on_platform = |lock: &Lock| -> Vec<LockedImage> {
+            let images = lock.images.values();
+            images
+                .filter_map(|platforms| platforms.get(&platform).cloned())
+                .collect()
+        };
+        for other in on_platform(&self.lock) {
             pins.extend(named(&self.lock, &other.wheels));
         }
-        let previous = self.previous.map(|lock| (lock, &lock.images)).into_iter();
-        for (lock, images) in previous {
-            for other in images
-                .values()
-                .filter_map(|platforms| platforms.get(&platform))
-            {
-                pins.extend(named(lock, &other.wheels));
+        if let Some(previous) = self.previous {
+            for other in on_platform(previous) {
+                pins.extend(before(previous, &other.wheels));
             }
         }
         pins
