@@ -183,10 +183,13 @@ impl Lab {
         self.pids.lock().unwrap().clone()
     }
 
-    /// Rows of the state database.
+    /// Rows of the state database; none where a command was ended before it made the tables.
     pub fn rows(&self, sql: &str) -> Vec<Vec<String>> {
         let path = self.store().join("state.sqlite");
         let connection = rusqlite::Connection::open(path).unwrap();
+        if !connection.table_exists(None, "jobs").unwrap() {
+            return Vec::new();
+        }
         let mut statement = connection.prepare(sql).unwrap();
         let columns = statement.column_count();
         let rows = statement.query_map([], |row| {

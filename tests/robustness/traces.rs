@@ -61,7 +61,7 @@ fn mounts(lab: &Lab) -> Vec<String> {
 }
 
 /// Control groups of containers that commands of the lab made.
-fn groups(lab: &Lab) -> Vec<String> {
+pub fn groups(lab: &Lab) -> Vec<String> {
     let pids = lab.pids();
     let ours = |name: &str| {
         let mut parts = name.strip_prefix("imagewright-").unwrap_or("").split('-');
