@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::ambient;
 use super::bars::Bars;
 use super::failure::Failure;
+use super::interrupt;
 use crate::ambient::Ambient;
 use crate::diagnostic::{Kind, SourceText};
 use crate::http::Http;
@@ -19,6 +20,9 @@ use crate::store::Store;
 pub const MANIFEST: &str = "imagewright.kdl";
 /// The file beside it.
 pub const LOCK: &str = "imagewright.lock";
+
+/// What the name of a lock on its way into place begins with.
+const TEMPORARY: &str = ".imagewright.lock.";
 
 /// Largest manifest that is read, in bytes.
 const MANIFEST_LIMIT: u64 = 4 << 20;
@@ -113,7 +117,9 @@ impl Context {
 
     /// Opens the store.
     pub fn store(&self) -> Result<Store, Failure> {
-        Ok(Store::open(&self.store_root())?)
+        let store = Store::open(&self.store_root())?;
+        interrupt::remove_at_exit(store.scratch().path());
+        Ok(store)
     }
 
     fn store_root(&self) -> PathBuf {
@@ -169,15 +175,18 @@ impl Context {
     /// Puts the lock into place, all or nothing.
     pub fn write_lock(&self, lock: &Lock) -> Result<(), Failure> {
         let folder = self.lock_path.parent().unwrap_or(Path::new("."));
+        let folder = if folder.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            folder
+        };
         let write = || -> std::io::Result<()> {
+            let _held = interrupt::hold();
+            let _gate = sweep_temporary(folder);
             let mut file = tempfile::Builder::new()
-                .prefix(".imagewright.lock.")
+                .prefix(TEMPORARY)
                 .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
-                .tempfile_in(if folder.as_os_str().is_empty() {
-                    Path::new(".")
-                } else {
-                    folder
-                })?;
+                .tempfile_in(folder)?;
             std::io::Write::write_all(&mut file, lock.to_text().as_bytes())?;
             file.as_file().sync_all()?;
             file.persist(&self.lock_path)?;
@@ -219,6 +228,19 @@ impl Context {
 
 /// At most this many names are listed in a hint.
 const LISTED: usize = 20;
+/// Removes what killed writers of the lock left in `folder`. While the guard lives no other process writes a lock
+/// there, so whatever has such a name belongs to the dead; where the folder cannot be locked, nothing is removed.
+fn sweep_temporary(folder: &Path) -> Option<std::fs::File> {
+    let gate = std::fs::File::open(folder).ok()?;
+    rustix::fs::flock(&gate, rustix::fs::FlockOperation::LockExclusive).ok()?;
+    for entry in std::fs::read_dir(folder).ok()?.flatten() {
+        let temporary = entry.file_name().to_string_lossy().starts_with(TEMPORARY);
+        if temporary && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+    Some(gate)
+}
 
 /// An error for a name that nothing has.
 pub fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>) -> Failure {

@@ -48,6 +48,9 @@ impl Output for Through {
 /// Executes; the exit code is the command's, 128 + n if signal n ended it.
 pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let store = context.store()?;
+    let runtime = Embedded::new(store.scratch().path());
+    // Before minutes of building: can anything be executed here at all?
+    runtime.probe()?;
     let http = context.http()?;
     let image = build::one(
         context,
@@ -82,7 +85,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
         read_only: false,
     };
     let _graceful = Graceful::begin();
-    let ended = Embedded::new(store.scratch().path()).run(&spec, &Through, &context.cancel)?;
+    let ended = runtime.run(&spec, &Through, &context.cancel)?;
     match ended.outcome {
         Outcome::Exited(code) => Ok(ExitCode::from(u8::try_from(code).unwrap_or(255))),
         Outcome::Signalled(signal) => Ok(ExitCode::from(u8::try_from(128 + signal).unwrap_or(255))),

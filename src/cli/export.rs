@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::build;
 use super::context::Context;
 use super::failure::Failure;
+use super::interrupt::{Graceful, Watched};
 use super::lock::LockedFlag;
 use super::output;
 use crate::diagnostic::Kind;
@@ -59,7 +60,12 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
     let wanted = [arguments.image.clone()];
     let built = build::images(context, &store, &http, &manifest, &wanted, arguments.locked)?;
     let images: Vec<Image> = built.into_iter().map(|named| named.built.image).collect();
-    let source = StoreSource::new(&store);
+    let stored = StoreSource::new(&store);
+    let source = Watched {
+        source: &stored,
+        cancel: &context.cancel,
+    };
+    let _graceful = Graceful::begin();
     let name = arguments.name.as_deref().unwrap_or(&arguments.image);
     let progress = &*context.progress;
     let target = &arguments.target;

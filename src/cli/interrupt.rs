@@ -1,13 +1,28 @@
 //! SIGINT and SIGTERM: the first asks everything to end and clean up, a second one ends the process at once.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::diagnostic::Kind;
+use crate::image::LayerSource;
+use crate::layer::Layer;
 use crate::runtime::Cancel;
+use crate::store::remove_tree;
 
-/// Set while containers run: their owner cleans up and ends by itself.
-static GRACEFUL: AtomicBool = AtomicBool::new(false);
+/// How many run containers: these clean up and end by themselves.
+static GRACEFUL: AtomicUsize = AtomicUsize::new(0);
+
+/// Temporary folders of this process.
+static TEMPORARY: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Held while a file is put into place that is not in a temporary folder.
+static WRITING: Mutex<()> = Mutex::new(());
+
+/// Other threads may add to a temporary folder while it is being removed.
+const REMOVALS: usize = 3;
 
 /// How long a cancelled command may take to clean up.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -27,6 +42,20 @@ pub fn watch() -> Cancel {
     cancel
 }
 
+/// While the guard lives, an interrupt does not end the process: for moments, never while something is waited for.
+pub fn hold() -> MutexGuard<'static, ()> {
+    WRITING
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Has this folder removed when an interrupt ends the process at once.
+pub fn remove_at_exit(folder: &Path) {
+    if let Ok(mut folders) = TEMPORARY.lock() {
+        folders.push(folder.to_owned());
+    }
+}
+
 /// While the guard lives, an interrupt only sets the token.
 #[derive(Debug)]
 pub struct Graceful(());
@@ -34,14 +63,14 @@ pub struct Graceful(());
 impl Graceful {
     /// Begins.
     pub fn begin() -> Self {
-        GRACEFUL.store(true, Ordering::SeqCst);
+        GRACEFUL.fetch_add(1, Ordering::SeqCst);
         Self(())
     }
 }
 
 impl Drop for Graceful {
     fn drop(&mut self) {
-        GRACEFUL.store(false, Ordering::SeqCst);
+        GRACEFUL.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -58,13 +87,51 @@ async fn listen(cancel: Cancel) {
         _ = terminate.recv() => {}
     }
     cancel.cancel();
-    if GRACEFUL.load(Ordering::SeqCst) {
+    if GRACEFUL.load(Ordering::SeqCst) > 0 {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
             () = tokio::time::sleep(PATIENCE) => {}
         }
     }
-    // What is half-written lies in this process's temporary folder, which the next process sweeps.
+    let _held = hold();
+    // What is half-written lies in there. What does not go away now is swept by the next process.
+    let folders = TEMPORARY.lock().map(|folders| folders.clone());
+    for folder in folders.unwrap_or_default() {
+        let _ = (0..REMOVALS).any(|_| remove_tree(&folder).is_ok());
+    }
     std::process::exit(Kind::Interrupted.exit_code().into());
+}
+
+/// Layers that cannot be read any more once the command is cancelled, so that whoever writes them removes what it
+/// has begun.
+#[derive(Debug)]
+pub struct Watched<'a, S> {
+    /// The layers.
+    pub source: &'a S,
+    /// The token.
+    pub cancel: &'a Cancel,
+}
+
+impl<S: LayerSource> LayerSource for Watched<'_, S> {
+    fn open<'a>(&'a self, layer: &Layer) -> io::Result<Box<dyn Read + Send + 'a>> {
+        Ok(Box::new(WatchedReader {
+            reader: self.source.open(layer)?,
+            cancel: self.cancel,
+        }))
+    }
+}
+
+struct WatchedReader<'a> {
+    reader: Box<dyn Read + Send + 'a>,
+    cancel: &'a Cancel,
+}
+
+impl Read for WatchedReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.cancel.is_cancelled() {
+            true => Err(io::Error::other("interrupted")),
+            false => self.reader.read(buffer),
+        }
+    }
 }

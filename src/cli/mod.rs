@@ -94,11 +94,13 @@ pub fn main() -> ExitCode {
     };
     let json = arguments.global.json;
     let cancel = interrupt::watch();
-    match run(arguments, cancel) {
+    match run(arguments, cancel.clone()) {
         Ok(code) => code,
         Err(failure) => {
             output::failure(&failure, json);
-            ExitCode::from(failure.kind().exit_code())
+            // Whatever failed after an interrupt failed because of it.
+            let interrupted = cancel.is_cancelled().then_some(Kind::Interrupted);
+            ExitCode::from(interrupted.unwrap_or_else(|| failure.kind()).exit_code())
         }
     }
 }

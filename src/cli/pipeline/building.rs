@@ -293,10 +293,11 @@ struct Job<'a> {
 impl Job<'_> {
     async fn run(&mut self) -> Result<(Image, OsLayers), Failure> {
         let begun = Instant::now();
+        let base = self.base().await?;
+        self.check_sandbox(base.as_ref())?;
+        let begun = self.lap("base", begun);
         self.fetch().await?;
         let begun = self.lap("fetch", begun);
-        let base = self.base().await?;
-        let begun = self.lap("base", begun);
         let (mut layers, os) = self.os_layers(base.as_ref()).await?;
         let begun = self.lap("OS layers", begun);
         let python = &self.locked.python;
@@ -399,54 +400,92 @@ impl Job<'_> {
     async fn os_layers(&self, from: Option<&BaseImage>) -> Result<(Vec<Layer>, OsLayers), Failure> {
         let mut layers = Vec::new();
         let mut os = OsLayers::default();
-        let mut epoch = 0;
-        if let LockedBase::Debian {
-            suite,
-            mirror,
-            epoch: base_epoch,
-            debs,
-            diff_id,
-            ..
-        } = &self.locked.base
-        {
-            epoch = *base_epoch;
-            let debs = self.debs(debs);
-            let request = DebianRequest {
-                architecture: self.platform.architecture(),
-                comment: format!("Debian {suite}, {} packages", debs.len()),
-                debs,
-                epoch,
-                parents: Vec::new(),
-                expected: *diff_id,
-            };
-            let built = self.os_layer(&request, mirror.as_deref(), &[]).await?;
+        let mirror = match &self.locked.base {
+            LockedBase::Debian { mirror, .. } => mirror.as_deref(),
+            LockedBase::From { .. } => None,
+        };
+        if let Some(request) = self.base_request() {
+            let built = self.os_layer(&request, mirror, &[]).await?;
             layers.push(built.layer.clone());
             os.base = Some(built);
         }
-        if !self.locked.debs.is_empty() {
-            let below: Vec<Layer> = from
-                .iter()
-                .flat_map(|base| base.layers.iter().map(crate::image::base_layer))
-                .chain(layers.iter().cloned())
-                .collect();
-            let debs = self.debs(&self.locked.debs);
-            let request = DebianRequest {
-                architecture: self.platform.architecture(),
-                comment: comment_of(&debs),
-                debs,
-                epoch,
-                parents: below.iter().map(|layer| layer.diff_id).collect(),
-                expected: self.locked.os_diff_id,
-            };
-            let mirror = match &self.locked.base {
-                LockedBase::Debian { mirror, .. } => mirror.as_deref(),
-                LockedBase::From { .. } => None,
-            };
+        let below = below(from, &layers);
+        if let Some(request) = self.own_request(&below) {
             let built = self.os_layer(&request, mirror, &below).await?;
             layers.push(built.layer.clone());
             os.own = Some(built);
         }
         Ok((layers, os))
+    }
+
+    /// Before anything is downloaded: can the OS packages that are not configured yet be configured here?
+    fn check_sandbox(&self, from: Option<&BaseImage>) -> Result<(), Failure> {
+        let store = self.builder.store;
+        let mut layers = Vec::new();
+        let mut missing = false;
+        if let Some(request) = self.base_request() {
+            match known(store, &request.key())? {
+                Some(layer) => layers.push(layer),
+                None => missing = true,
+            }
+        }
+        if let (false, Some(request)) = (missing, self.own_request(&below(from, &layers))) {
+            missing = known(store, &request.key())?.is_none();
+        }
+        if missing && self.platform.architecture() == host_architecture() {
+            self.dpkg().check()?;
+        }
+        Ok(())
+    }
+
+    fn dpkg(&self) -> Dpkg {
+        let builder = self.builder;
+        Dpkg::new(
+            builder.store.scratch().path(),
+            builder.context.cancel.clone(),
+        )
+    }
+
+    /// The Debian base, if the root is one.
+    fn base_request(&self) -> Option<DebianRequest<'_>> {
+        let LockedBase::Debian {
+            suite,
+            epoch,
+            debs,
+            diff_id,
+            ..
+        } = &self.locked.base
+        else {
+            return None;
+        };
+        let debs = self.debs(debs);
+        Some(DebianRequest {
+            architecture: self.platform.architecture(),
+            comment: format!("Debian {suite}, {} packages", debs.len()),
+            debs,
+            epoch: *epoch,
+            parents: Vec::new(),
+            expected: *diff_id,
+        })
+    }
+
+    /// The image's own OS packages, if it has any, above the layers `below`.
+    fn own_request(&self, below: &[Layer]) -> Option<DebianRequest<'_>> {
+        if self.locked.debs.is_empty() {
+            return None;
+        }
+        let debs = self.debs(&self.locked.debs);
+        Some(DebianRequest {
+            architecture: self.platform.architecture(),
+            comment: comment_of(&debs),
+            debs,
+            epoch: match &self.locked.base {
+                LockedBase::Debian { epoch, .. } => *epoch,
+                LockedBase::From { .. } => 0,
+            },
+            parents: below.iter().map(|layer| layer.diff_id).collect(),
+            expected: self.locked.os_diff_id,
+        })
     }
 
     fn debs(&self, ids: &[String]) -> Vec<&LockedDeb> {
@@ -492,7 +531,7 @@ impl Job<'_> {
             progress: &*builder.context.progress,
             mirror,
         };
-        let dpkg = Dpkg::new(store.scratch().path(), builder.context.cancel.clone());
+        let dpkg = self.dpkg();
         dpkg.check()?;
         fetch_debs(source, &request.debs).await?;
         let progress = &*builder.context.progress;
@@ -624,6 +663,14 @@ impl Job<'_> {
             .extend(known.map(|(layer, _)| layer.digest));
         Ok(layers)
     }
+}
+
+/// What OS packages are put upon: the base image's layers, then the ones above it.
+fn below(from: Option<&BaseImage>, above: &[Layer]) -> Vec<Layer> {
+    from.iter()
+        .flat_map(|base| base.layers.iter().map(crate::image::base_layer))
+        .chain(above.iter().cloned())
+        .collect()
 }
 
 /// For the image's history: the packages that a layer of debs adds.

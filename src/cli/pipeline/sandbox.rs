@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::cli::interrupt::Graceful;
 use crate::diagnostic::{Explain, Kind};
 use crate::layer::debian::{Sandbox, SandboxError, SandboxExit, SandboxJob};
 use crate::runtime::{
@@ -79,6 +80,7 @@ impl Sandbox for Dpkg {
             hint: None,
             kind,
         };
+        let _graceful = Graceful::begin();
         let ended = self
             .runtime
             .run(&spec, &Both(output), &self.cancel)
@@ -87,6 +89,9 @@ impl Sandbox for Dpkg {
                 hint: error.hint(),
                 kind: error.kind(),
             })?;
+        if self.cancel.is_cancelled() {
+            return Err(failed("interrupted while dpkg ran".into(), Kind::Interrupted));
+        }
         match ended.outcome {
             Outcome::Exited(code) => Ok(SandboxExit { code }),
             Outcome::Signalled(signal) => Ok(SandboxExit { code: 128 + signal }),

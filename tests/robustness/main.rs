@@ -1,0 +1,15 @@
+//! Killed, interrupted, locked down, badly fed, crowded: every command ends with a clear word, and the store stays whole.
+//!
+//! The binary under test runs in an environment of its own ([`lab::Lab`]); nothing of the host leaks in.
+
+mod crowd;
+mod input;
+mod interrupted;
+mod killed;
+mod lab;
+mod limits;
+mod locked_down;
+mod secrets;
+mod server;
+mod traces;
+mod wares;
