@@ -89,7 +89,8 @@ impl Project {
         Ok(measured)
     }
 
-    /// Forgets everything that a build makes and keeps what it needs: wheels, and the base's blobs. The lock is as after locking.
+    /// Forgets every layer that was made from wheels, and every unpacked tree: an image without its layers is built
+    /// anew. What the store knows of the base stays: it is known on the other side, too.
     ///
     /// # Errors
     /// When the store cannot be changed.
@@ -117,15 +118,6 @@ impl Project {
                     fs::remove_file(&path)
                 };
                 removed.map_err(text)?;
-            }
-        }
-        for entry in fs::read_dir(&base).map_err(text)?.flatten() {
-            if entry
-                .file_name()
-                .to_string_lossy()
-                .starts_with("state.sqlite")
-            {
-                fs::remove_file(entry.path()).map_err(text)?;
             }
         }
         self.restore_lock()
