@@ -29,6 +29,7 @@ const MANIFEST_LIMIT: u64 = 4 << 20;
 
 /// Options of every command.
 #[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Options of every command")]
 pub struct Global {
     /// The project's folder, or its manifest file.
     #[arg(

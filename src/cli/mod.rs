@@ -68,6 +68,7 @@ enum Command {
     Why(why::Arguments),
     /// Compare the packages of two images
     Diff(diff::Arguments),
+    /// List the jobs that were dispatched
     Jobs(jobs::JobsArguments),
     /// Print a job's log
     Logs(jobs::LogsArguments),

@@ -26,7 +26,9 @@ const COMMANDS: [&str; 17] = [
 
 #[test]
 fn help_of_every_command() {
-    let context = TestContext::new();
+    let mut context = TestContext::new();
+    // The help shows the value, and breaks lines after it.
+    context.variables = vec![("IMAGEWRIGHT_STORE".into(), "/store".into())];
     let mut all = String::new();
     for command in COMMANDS {
         let arguments: Vec<&str> = command.split_whitespace().chain(["--help"]).collect();
@@ -35,9 +37,9 @@ fn help_of_every_command() {
         let listed = context.ok(&["--help"]);
         assert!(listed.contains(command));
     }
-    insta::with_settings!({ omit_expression => true, filters => vec![
-        (r"\[env: IMAGEWRIGHT_STORE=[^\]]*\]", "[env: IMAGEWRIGHT_STORE=…]"),
-    ] }, { insta::assert_snapshot!("help", all) });
+    insta::with_settings!({ omit_expression => true }, {
+        insta::assert_snapshot!("help", all);
+    });
     assert_eq!(
         context.ok(&["--version"]),
         format!("imagewright {}\n", env!("CARGO_PKG_VERSION"))
