@@ -32,7 +32,10 @@ fn index() -> Server {
 fn python_lab(server: &Server) -> Lab {
     let lab = Lab::with(PYTHON).env("PIP_INDEX_URL", &server.index());
     for number in 0..20 {
-        lab.write(&format!("src/module_{number}.py"), format!("x = {number}\n").repeat(500));
+        lab.write(
+            &format!("src/module_{number}.py"),
+            format!("x = {number}\n").repeat(500),
+        );
     }
     lab
 }
@@ -103,12 +106,20 @@ fn a_killed_test_leaves_no_container_and_no_half_job() {
         killed += u32::from(kill_after(&lab, &["test"], moment));
         let ran = lab.run(&["test", "--json"]).expect(0, &[]);
         let report: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
-        assert_eq!(report["runs"].as_array().map(Vec::len), Some(2), "{}", ran.out);
+        assert_eq!(
+            report["runs"].as_array().map(Vec::len),
+            Some(2),
+            "{}",
+            ran.out
+        );
         let when = format!("by a test killed after {moment:?}");
         traces::assert_none(&lab, &when);
         for job in lab.rows("SELECT state, reason FROM jobs") {
             let known = [["SUCCEEDED", ""], ["CANCELLED", "imagewright ended"]];
-            assert!(known.iter().any(|known| known[..] == job[..]), "{job:?} {when}");
+            assert!(
+                known.iter().any(|known| known[..] == job[..]),
+                "{job:?} {when}"
+            );
         }
         assert_eq!(lab.build(), expected, "{when}");
     }
@@ -121,7 +132,7 @@ fn a_killed_build_of_an_os_layer_is_made_up_for_by_the_next() {
     let lab = Lab::with(
         r#"
 base "small" { from "oci:../debian:debian"; }
-image "own" base="small" { os "tree"; }
+image "own" base="small" { os "tree"; os "ca-certificates"; }
 "#,
     );
     std::os::unix::fs::symlink(wares::debian_base(), lab.path("debian")).unwrap();
