@@ -118,22 +118,27 @@ impl Context {
 
     /// Opens the store.
     pub fn store(&self) -> Result<Store, Failure> {
-        let store = Store::open(&self.store_root())?;
+        let store = Store::open(&self.store_root()?)?;
         interrupt::remove_at_exit(store.scratch().path());
         Ok(store)
     }
 
-    fn store_root(&self) -> PathBuf {
-        let cache = || {
-            std::env::var_os("XDG_CACHE_HOME")
+    fn store_root(&self) -> Result<PathBuf, Failure> {
+        let folder = |name| {
+            std::env::var_os(name)
                 .map(PathBuf::from)
                 .filter(|path| path.is_absolute())
-                .unwrap_or_else(|| ambient::home().join(".cache"))
         };
-        self.global
-            .store
-            .clone()
-            .unwrap_or_else(|| cache().join("imagewright"))
+        let cache = || folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+        let root = self.global.store.clone();
+        root.or_else(|| Some(cache()?.join("imagewright")))
+            .ok_or_else(|| {
+                Failure::plain(
+                    Kind::Usage,
+                    "there is no place for the store: HOME is not set",
+                    "set IMAGEWRIGHT_STORE to a folder, or give --store DIR",
+                )
+            })
     }
 
     /// What the machine's configuration contributes.
@@ -155,6 +160,13 @@ impl Context {
         let indexes = manifest.images.iter().flat_map(|image| &image.indexes);
         let indexes = indexes.map(|index| (index.name.as_str(), index.url.as_str()));
         self.ambient.get_or_init(|| ambient::with_keyring(ambient::read(), indexes));
+        if manifest.images.is_empty() {
+            return Err(Failure::plain(
+                Kind::Usage,
+                format!("{} declares no image", source.name),
+                "declare one: image \"NAME\" { pip \"PACKAGE\" }; `imagewright init` writes an example into a folder without a manifest",
+            ));
+        }
         Ok(manifest)
     }
 

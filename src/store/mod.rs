@@ -100,7 +100,22 @@ impl StoreError {
 
     /// True when the disk is full or a quota is used up.
     pub fn is_full(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+        match self {
+            Self::Io { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            ),
+            Self::State { source, .. } => {
+                source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
+            }
+            Self::NewerFormat { .. } | Self::WrongDigest { .. } => false,
+        }
+    }
+
+    fn is_damaged(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        matches!(self, Self::State { source, .. }
+            if matches!(source.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)))
     }
 }
 
@@ -113,11 +128,24 @@ impl Explain for StoreError {
     }
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Io { .. } if self.is_full() => {
+            Self::Io { .. } | Self::State { .. } if self.is_full() => {
                 Some("free some space, or set IMAGEWRIGHT_STORE to a folder on a larger disk; what is in the store is intact".into())
             }
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => Some(
-                "set IMAGEWRIGHT_STORE to a folder that this user can write".into(),
+            Self::Io { source, .. }
+                if matches!(
+                    source.kind(),
+                    io::ErrorKind::PermissionDenied
+                        | io::ErrorKind::ReadOnlyFilesystem
+                        | io::ErrorKind::NotADirectory
+                        | io::ErrorKind::AlreadyExists
+                ) =>
+            {
+                Some("set IMAGEWRIGHT_STORE to a folder that this user can write".into())
+            }
+            Self::State { .. } if self.is_damaged() => Some(
+                "move this file away: images are found again by building them from what the store has; only the records \
+                 of jobs are lost"
+                    .into(),
             ),
             Self::NewerFormat { .. } => Some(
                 "use the newer imagewright, or set IMAGEWRIGHT_STORE to another folder".into(),

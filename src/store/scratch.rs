@@ -66,6 +66,15 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = remove_tree(&self.path);
         let _ = flock(&self.lock, FlockOperation::Unlock);
+        // A container whose caller was killed may have been ending, and writing, while the first sweep went on.
+        let gate = self.path.parent().and_then(|parent| {
+            let gate = File::open(parent).ok()?;
+            flock(&gate, FlockOperation::NonBlockingLockExclusive).ok()?;
+            Some((parent, gate))
+        });
+        if let Some((parent, _gate)) = gate {
+            sweep(parent);
+        }
     }
 }
 
@@ -121,7 +130,10 @@ mod tests {
         assert!(!dead.exists());
         assert!(living.path().exists() && other.path().exists());
         let path = other.path().to_owned();
+        let late = parent.path().join("session-late");
+        fs::create_dir(&late).unwrap();
         drop(other);
-        assert!(!path.exists());
+        assert!(!path.exists() && !late.exists());
+        assert!(living.path().exists());
     }
 }

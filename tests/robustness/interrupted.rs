@@ -23,7 +23,10 @@ fn interrupt(running: Running, signal: Signal) -> Ran {
 
 #[test]
 fn an_interrupted_build_cleans_up_at_once() {
-    let server = Server::with(&[wheel("alpha", "1.0", &[], 60, 20_000), wheel("beta", "1.0", &[], 4, 900_000)]);
+    let server = Server::with(&[
+        wheel("alpha", "1.0", &[], 60, 20_000),
+        wheel("beta", "1.0", &[], 4, 900_000),
+    ]);
     let make = || {
         Lab::with(
             "base \"small\" { from \"oci:../base:busybox\"; }\nimage \"app\" base=\"small\" { pip \"alpha\"; pip \"beta\"; }",
@@ -35,12 +38,20 @@ fn an_interrupted_build_cleans_up_at_once() {
     let expected = lab.build();
     let whole = started.elapsed();
     let mut interrupted = 0;
-    for (number, moment) in Random::seeded("interrupt").moments(8, whole).into_iter().enumerate() {
+    for (number, moment) in Random::seeded("interrupt")
+        .moments(8, whole)
+        .into_iter()
+        .enumerate()
+    {
         let lab = make();
         let running = lab.start(&["build"]);
         // Before a program has asked for signals they end it as they end any.
         std::thread::sleep(moment.max(Duration::from_millis(60)));
-        let signal = if number % 2 == 0 { Signal::INT } else { Signal::TERM };
+        let signal = if number % 2 == 0 {
+            Signal::INT
+        } else {
+            Signal::TERM
+        };
         let ran = interrupt(running, signal);
         if ran.code != Some(0) {
             interrupted += 1;
@@ -54,11 +65,17 @@ fn an_interrupted_build_cleans_up_at_once() {
 
 #[test]
 fn an_interrupted_os_layer_cleans_up_at_once() {
-    let lab = Lab::with("base \"small\" { from \"oci:../debian:debian\"; }\nimage \"own\" base=\"small\" { os \"tree\"; }");
+    let lab = Lab::with(
+        "base \"small\" { from \"oci:../debian:debian\"; }\nimage \"own\" base=\"small\" { os \"tree\"; }",
+    );
     std::os::unix::fs::symlink(wares::debian_base(), lab.path("debian")).unwrap();
     lab.run(&["lock"]).expect(0, &[]);
     let mut running = lab.start(&["build"]);
-    let dpkg = || traces::groups(&lab).iter().any(|line| line.contains("dpkg-"));
+    let dpkg = || {
+        traces::groups(&lab)
+            .iter()
+            .any(|line| line.contains("dpkg-"))
+    };
     assert!(running.until(dpkg), "no container was seen");
     interrupt(running, Signal::INT).expect(130, &["interrupted while dpkg ran"]);
     traces::assert_none(&lab, "by an interrupted build");
@@ -80,7 +97,13 @@ fn an_interrupted_test_ends_children_that_ignore_signals() {
     );
     for signal in [Signal::INT, Signal::TERM] {
         let mut running = lab.start(&["--jobs", "2", "test"]);
-        let sleeping = || traces::processes(&lab).iter().filter(|line| line.contains("sleep 300")).count() >= 6;
+        let sleeping = || {
+            traces::processes(&lab)
+                .iter()
+                .filter(|line| line.contains("sleep 300"))
+                .count()
+                >= 6
+        };
         assert!(running.until(sleeping), "{:#?}", traces::processes(&lab));
         interrupt(running, signal).expect(130, &["CANCELLED"]);
         traces::assert_none(&lab, "by an interrupted test");
@@ -91,11 +114,16 @@ fn an_interrupted_test_ends_children_that_ignore_signals() {
 
 #[test]
 fn an_interrupted_exec_ends_what_it_executes() {
-    let lab = Lab::with("base \"small\" { from \"oci:../base:busybox\"; }\nimage \"app\" base=\"small\"");
+    let lab =
+        Lab::with("base \"small\" { from \"oci:../base:busybox\"; }\nimage \"app\" base=\"small\"");
     lab.build();
     let script = format!("trap '' TERM; : {}; sleep 300; sleep 300", lab.name());
     let mut running = lab.start(&["exec", "app", "--", "sh", "-c", &script]);
-    let up = || traces::processes(&lab).iter().any(|line| line.contains("trap") && !line.contains("exec app"));
+    let up = || {
+        traces::processes(&lab)
+            .iter()
+            .any(|line| line.contains("trap") && !line.contains("exec app"))
+    };
     assert!(running.until(up));
     interrupt(running, Signal::TERM).expect(130, &[]);
     traces::assert_none(&lab, "by an interrupted exec");
@@ -117,5 +145,6 @@ fn an_interrupted_export_leaves_no_half_archive() {
     interrupt(running, Signal::INT).expect(130, &["interrupted"]);
     assert_eq!(std::fs::read_dir(lab.path("out")).unwrap().count(), 0);
     traces::assert_none(&lab, "by an interrupted export");
-    lab.run(&["export", "app", "--docker-archive", &target]).expect(0, &[]);
+    lab.run(&["export", "app", "--docker-archive", &target])
+        .expect(0, &[]);
 }

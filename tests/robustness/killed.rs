@@ -32,7 +32,10 @@ fn index() -> Server {
 fn python_lab(server: &Server) -> Lab {
     let lab = Lab::with(PYTHON).env("PIP_INDEX_URL", &server.index());
     for number in 0..20 {
-        lab.write(&format!("src/module_{number}.py"), format!("x = {number}\n").repeat(500));
+        lab.write(
+            &format!("src/module_{number}.py"),
+            format!("x = {number}\n").repeat(500),
+        );
     }
     lab
 }
@@ -45,6 +48,19 @@ fn kill_after(lab: &Lab, arguments: &[&str], moment: Duration) -> bool {
     running.wait(Duration::from_secs(5)).code.is_none()
 }
 
+/// Calls `at` with moments over the whole of a duration until `count` commands were killed: a machine that has become
+/// quicker meanwhile gets earlier moments.
+fn kills(what: &str, count: u32, whole: Duration, at: impl Fn(Duration) -> bool) {
+    let mut missed = 0;
+    for mut moment in Random::seeded(what).moments(count, whole) {
+        while !at(moment) {
+            missed += 1;
+            moment = moment.mul_f64(0.7);
+        }
+    }
+    eprintln!("{what}: {count} killed within {whole:?}, {missed} had ended before");
+}
+
 #[test]
 fn a_killed_build_is_made_up_for_by_the_next() {
     let server = index();
@@ -52,15 +68,13 @@ fn a_killed_build_is_made_up_for_by_the_next() {
     let started = Instant::now();
     let expected = lab.build();
     let whole = started.elapsed();
-    let mut killed = 0;
-    for moment in Random::seeded("build").moments(BUILDS, whole) {
+    kills("build", BUILDS, whole, |moment| {
         let lab = python_lab(&server);
-        killed += u32::from(kill_after(&lab, &["build"], moment));
+        let killed = kill_after(&lab, &["build"], moment);
         assert_eq!(lab.build(), expected, "killed after {moment:?}");
         traces::assert_none(&lab, &format!("by a build killed after {moment:?}"));
-    }
-    eprintln!("{killed} of {BUILDS} builds of {whole:?} were killed");
-    assert!(killed >= BUILDS / 2, "most moments lie within the build");
+        killed
+    });
 }
 
 /// Two runs of two cells, each with a child that ignores SIGTERM and one in a session of its own.
@@ -96,24 +110,30 @@ fn a_killed_test_leaves_no_container_and_no_half_job() {
     lab.run(&["test"]).expect(0, &["SUCCEEDED"]);
     // Cells that have succeeded are not executed again, so every moment gets a store of its own.
     let whole = started.elapsed();
-    let mut killed = 0;
-    for moment in Random::seeded("test").moments(TESTS, whole) {
+    kills("test", TESTS, whole, |moment| {
         let lab = test_lab(&server);
         assert_eq!(lab.build(), expected);
-        killed += u32::from(kill_after(&lab, &["test"], moment));
+        let killed = kill_after(&lab, &["test"], moment);
         let ran = lab.run(&["test", "--json"]).expect(0, &[]);
         let report: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
-        assert_eq!(report["runs"].as_array().map(Vec::len), Some(2), "{}", ran.out);
+        assert_eq!(
+            report["runs"].as_array().map(Vec::len),
+            Some(2),
+            "{}",
+            ran.out
+        );
         let when = format!("by a test killed after {moment:?}");
         traces::assert_none(&lab, &when);
         for job in lab.rows("SELECT state, reason FROM jobs") {
             let known = [["SUCCEEDED", ""], ["CANCELLED", "imagewright ended"]];
-            assert!(known.iter().any(|known| known[..] == job[..]), "{job:?} {when}");
+            assert!(
+                known.iter().any(|known| known[..] == job[..]),
+                "{job:?} {when}"
+            );
         }
         assert_eq!(lab.build(), expected, "{when}");
-    }
-    eprintln!("{killed} of {TESTS} tests of {whole:?} were killed");
-    assert!(killed >= TESTS / 2, "most moments lie within the test");
+        killed
+    });
 }
 
 #[test]
@@ -121,7 +141,7 @@ fn a_killed_build_of_an_os_layer_is_made_up_for_by_the_next() {
     let lab = Lab::with(
         r#"
 base "small" { from "oci:../debian:debian"; }
-image "own" base="small" { os "tree"; }
+image "own" base="small" { os "tree"; os "ca-certificates"; }
 "#,
     );
     std::os::unix::fs::symlink(wares::debian_base(), lab.path("debian")).unwrap();
@@ -132,15 +152,13 @@ image "own" base="small" { os "tree"; }
     let started = Instant::now();
     let expected = lab.build();
     let whole = started.elapsed();
-    let mut killed = 0;
-    for moment in Random::seeded("OS layer").moments(OS_BUILDS, whole) {
+    kills("OS layer", OS_BUILDS, whole, |moment| {
         forget();
-        killed += u32::from(kill_after(&lab, &["build"], moment));
+        let killed = kill_after(&lab, &["build"], moment);
         assert_eq!(lab.build(), expected, "killed after {moment:?}");
         traces::assert_none(&lab, &format!("by a build killed after {moment:?}"));
-    }
-    eprintln!("{killed} of {OS_BUILDS} builds of {whole:?} were killed");
-    assert!(killed >= OS_BUILDS / 2, "most moments lie within the build");
+        killed
+    });
 }
 
 /// Makes the store forget what it built, but not what it fetched: the next build configures the packages again.

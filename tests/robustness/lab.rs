@@ -60,7 +60,10 @@ impl Ran {
 impl Lab {
     /// Empty; the base images lie beside the project.
     pub fn new() -> Self {
-        let folder = tempfile::Builder::new().prefix("robust-").tempdir().unwrap();
+        let folder = tempfile::Builder::new()
+            .prefix("robust-")
+            .tempdir()
+            .unwrap();
         fs::create_dir(folder.path().join("project")).unwrap();
         fs::create_dir(folder.path().join("home")).unwrap();
         std::os::unix::fs::symlink(wares::base(), folder.path().join("base")).unwrap();
@@ -112,7 +115,10 @@ impl Lab {
     /// What the lab's program is executed with, for wrappers.
     pub fn environment(&self) -> Vec<(String, String)> {
         let mut env: Vec<(String, String)> = [
-            ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
+            (
+                "PATH",
+                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            ),
             ("LC_ALL", "C.UTF-8"),
             ("TZ", "UTC"),
             ("NO_COLOR", "1"),
@@ -203,7 +209,13 @@ impl Lab {
     /// Text with what differs from run to run replaced, for snapshots.
     pub fn neutral(&self, text: &str) -> String {
         text.replace(&self.folder.path().display().to_string(), "LAB")
-            .replace(&std::fs::canonicalize(self.folder.path()).unwrap().display().to_string(), "LAB")
+            .replace(
+                &std::fs::canonicalize(self.folder.path())
+                    .unwrap()
+                    .display()
+                    .to_string(),
+                "LAB",
+            )
     }
 }
 
@@ -230,10 +242,6 @@ pub struct Running {
 }
 
 impl Running {
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Sends a signal, if the process still lives.
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap());

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use crate::wares::sha256;
@@ -42,6 +41,8 @@ struct Shared {
     /// Only with this `Authorization`.
     authorization: Option<String>,
     refused: usize,
+    /// Requests that came with a login.
+    logins: usize,
     served: usize,
 }
 
@@ -100,34 +101,36 @@ impl Server {
         (shared.refused, shared.served)
     }
 
+    /// Requests that came with a login.
+    pub fn logins(&self) -> usize {
+        self.shared.lock().unwrap().logins
+    }
+
     /// A wheel's file, and the page of its project.
     pub fn add(&self, (file, bytes): &(String, Vec<u8>)) {
         let name = file.split('-').next().unwrap();
         self.page(name, file, &sha256(bytes));
-        self.put(&format!("/files/{file}"), Page::new("application/octet-stream", bytes.clone()));
+        self.put(
+            &format!("/files/{file}"),
+            Page::new("application/octet-stream", bytes.clone()),
+        );
     }
 
     /// The page of a project with one file (PEP 503).
     pub fn page(&self, name: &str, file: &str, hash: &str) {
-        let html = format!("<!DOCTYPE html><html><body><a href=\"/files/{file}#sha256={hash}\">{file}</a></body></html>");
+        let html = format!(
+            "<!DOCTYPE html><html><body><a href=\"/files/{file}#sha256={hash}\">{file}</a></body></html>"
+        );
         self.put(&format!("/simple/{name}/"), Page::new("text/html", html));
-    }
-
-    /// Every file below a folder.
-    pub fn folder(&self, folder: &Path) {
-        for entry in walkdir::WalkDir::new(folder).into_iter().flatten() {
-            if entry.file_type().is_file() {
-                let path = entry.path().strip_prefix(folder).unwrap();
-                let bytes = std::fs::read(entry.path()).unwrap();
-                self.put(&format!("/{}", path.display()), Page::new("application/octet-stream", bytes));
-            }
-        }
     }
 }
 
 /// An address that nobody listens at.
 pub fn closed_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 fn answer(mut stream: TcpStream, shared: &Mutex<Shared>) -> std::io::Result<()> {
@@ -149,12 +152,17 @@ fn answer(mut stream: TcpStream, shared: &Mutex<Shared>) -> std::io::Result<()> 
     let path = first.split(' ').nth(1).unwrap_or("/");
     let page = {
         let mut shared = shared.lock().unwrap();
+        shared.logins += usize::from(authorization.is_some());
         if shared.authorization.is_some() && shared.authorization != authorization {
             shared.refused += 1;
             Page::status(401)
         } else {
             shared.served += 1;
-            shared.pages.get(path).cloned().unwrap_or_else(|| Page::status(404))
+            shared
+                .pages
+                .get(path)
+                .cloned()
+                .unwrap_or_else(|| Page::status(404))
         }
     };
     let head = format!(

@@ -68,7 +68,10 @@ pub fn groups(lab: &Lab) -> Vec<String> {
         parts.any(|part| {
             let decimal = part.parse::<u32>().ok();
             let hex = u32::from_str_radix(part, 16).ok();
-            decimal.into_iter().chain(hex).any(|pid| pids.contains(&pid))
+            decimal
+                .into_iter()
+                .chain(hex)
+                .any(|pid| pids.contains(&pid))
         })
     };
     let mut found = Vec::new();

@@ -49,13 +49,20 @@ pub fn debian_base() -> &'static Path {
             let tar = work.path().join("base.tar");
             let out = Command::new("mmdebstrap")
                 .args(["--variant=essential", "--include=python3-minimal"])
-                .args(["doc", "man", "locale", "info"].map(|name| format!("--dpkgopt=path-exclude=/usr/share/{name}/*")))
+                .args(
+                    ["doc", "man", "locale", "info"]
+                        .map(|name| format!("--dpkgopt=path-exclude=/usr/share/{name}/*")),
+                )
                 .arg("bookworm")
                 .arg(&tar)
                 .stdin(Stdio::null())
                 .output()
                 .unwrap();
-            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+            assert!(
+                out.status.success(),
+                "{}",
+                String::from_utf8_lossy(&out.stderr)
+            );
             layout(path, "debian", &fs::read(tar).unwrap());
         })
     })
@@ -98,7 +105,7 @@ fn busybox_tar() -> Vec<u8> {
         .find_map(|path| fs::read(path).ok())
         .expect("these tests need the package busybox-static");
     let mut tar = tar::Builder::new(Vec::new());
-    let mut header = |size: usize, kind: tar::EntryType| {
+    let header = |size: usize, kind: tar::EntryType| {
         let mut header = tar::Header::new_gnu();
         header.set_mode(0o755);
         (header.set_uid(0), header.set_gid(0), header.set_mtime(0));
@@ -106,7 +113,9 @@ fn busybox_tar() -> Vec<u8> {
         header.set_entry_type(kind);
         header
     };
-    for folder in ["bin", "etc", "proc", "dev", "sys", "tmp", "usr", "usr/bin", "usr/lib", "work"] {
+    for folder in [
+        "bin", "etc", "proc", "dev", "sys", "tmp", "usr", "usr/bin", "usr/lib", "work",
+    ] {
         let mut header = header(0, tar::EntryType::Directory);
         tar.append_data(&mut header, folder, &[][..]).unwrap();
     }
@@ -114,16 +123,20 @@ fn busybox_tar() -> Vec<u8> {
     let files: [(&str, Vec<u8>); 4] = [
         ("bin/busybox", busybox),
         ("etc/passwd", b"root:x:0:0::/root:/bin/sh\n".to_vec()),
-        ("usr/lib/libc.so.6", elf("", "GNU C Library (X) stable release version 2.36.")),
+        (
+            "usr/lib/libc.so.6",
+            elf("", "GNU C Library (X) stable release version 2.36."),
+        ),
         ("usr/bin/python3.11", elf(loader, "3.11.2")),
     ];
     for (path, content) in files {
         let mut header = header(content.len(), tar::EntryType::Regular);
-        tar.append_data(&mut header, path, content.as_slice()).unwrap();
+        tar.append_data(&mut header, path, content.as_slice())
+            .unwrap();
     }
     for applet in [
-        "sh", "cat", "echo", "sleep", "ls", "dd", "head", "yes", "tail", "seq", "mkfifo", "true", "false", "ln", "touch",
-        "env", "printf", "xargs", "setsid", "mkdir", "kill", "id", "awk",
+        "sh", "cat", "echo", "sleep", "ls", "dd", "head", "yes", "tail", "seq", "mkfifo", "true",
+        "false", "ln", "touch", "env", "printf", "xargs", "setsid", "mkdir", "kill", "id", "awk",
     ] {
         let mut header = header(0, tar::EntryType::Symlink);
         let path = format!("bin/{applet}");
@@ -151,7 +164,13 @@ fn elf(loader: &str, text: &str) -> Vec<u8> {
 }
 
 /// A wheel with `files` files of `each` bytes: `(file name, bytes)`.
-pub fn wheel(name: &str, version: &str, requires: &[&str], files: usize, each: usize) -> (String, Vec<u8>) {
+pub fn wheel(
+    name: &str,
+    version: &str,
+    requires: &[&str],
+    files: usize,
+    each: usize,
+) -> (String, Vec<u8>) {
     let info = format!("{name}-{version}.dist-info");
     let requires: String = requires
         .iter()
@@ -160,23 +179,40 @@ pub fn wheel(name: &str, version: &str, requires: &[&str], files: usize, each: u
     let mut content = vec![
         (
             format!("{info}/METADATA"),
-            format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requires}").into_bytes(),
+            format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requires}")
+                .into_bytes(),
         ),
         (
             format!("{info}/WHEEL"),
-            b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n".to_vec(),
+            b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+                .to_vec(),
         ),
     ];
-    let mut noise = Random(sha256(name.as_bytes()).bytes().fold(1, |sum, byte| sum * 31 % 1_000_003 + u64::from(byte)));
+    let mut noise = Random(
+        sha256(name.as_bytes())
+            .bytes()
+            .fold(1, |sum, byte| sum * 31 % 1_000_003 + u64::from(byte)),
+    );
     for number in 0..files {
-        let bytes = (0..each).map(|_| b'a' + (noise.next() % 26) as u8).collect();
+        let bytes = (0..each)
+            .map(|_| b'a' + (noise.next() % 26) as u8)
+            .collect();
         content.push((format!("{name}/part_{number}.py"), bytes));
     }
     let record: String = content
         .iter()
-        .map(|(path, bytes)| format!("{path},sha256={},{}\n", base64(&Sha256::digest(bytes)), bytes.len()))
+        .map(|(path, bytes)| {
+            format!(
+                "{path},sha256={},{}\n",
+                base64(&Sha256::digest(bytes)),
+                bytes.len()
+            )
+        })
         .collect();
-    content.push((format!("{info}/RECORD"), format!("{record}{info}/RECORD,,\n").into_bytes()));
+    content.push((
+        format!("{info}/RECORD"),
+        format!("{record}{info}/RECORD,,\n").into_bytes(),
+    ));
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     for (path, bytes) in content {
         let options = zip::write::SimpleFileOptions::default()
@@ -191,7 +227,10 @@ pub fn wheel(name: &str, version: &str, requires: &[&str], files: usize, each: u
 
 /// RFC 4648, section 5, without padding.
 fn base64(bytes: &[u8]) -> String {
-    encode(bytes, b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+    encode(
+        bytes,
+        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_",
+    )
 }
 
 /// `Authorization` of RFC 7617.
@@ -207,7 +246,9 @@ pub fn basic(user: &str, password: &str) -> String {
 fn encode(bytes: &[u8], alphabet: &[u8; 64]) -> String {
     let mut out = String::new();
     for chunk in bytes.chunks(3) {
-        let word = (0..3).fold(0u32, |word, at| word << 8 | u32::from(chunk.get(at).copied().unwrap_or(0)));
+        let word = (0..3).fold(0u32, |word, at| {
+            word << 8 | u32::from(chunk.get(at).copied().unwrap_or(0))
+        });
         for at in 0..=chunk.len() {
             out.push(alphabet[(word >> (18 - 6 * at)) as usize & 63] as char);
         }

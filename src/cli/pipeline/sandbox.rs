@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::cli::failure::Failure;
 use crate::cli::interrupt::Graceful;
 use crate::diagnostic::{Explain, Kind};
 use crate::layer::debian::{Sandbox, SandboxError, SandboxExit, SandboxJob};
@@ -31,14 +32,24 @@ impl Dpkg {
     ///
     /// # Errors
     /// What is missing, and the ways out.
-    pub fn check(&self) -> Result<(), RuntimeError> {
-        let support = self.runtime.probe()?;
-        if support.many_ids {
-            return Ok(());
-        }
-        Err(RuntimeError::NoSubordinateIds {
-            reason: "this user has one id only".into(),
-        })
+    pub fn check(&self) -> Result<(), Failure> {
+        let missing = match self.runtime.probe() {
+            Ok(support) if support.many_ids => return Ok(()),
+            Ok(_) => RuntimeError::NoSubordinateIds {
+                reason: "this user has one id only".into(),
+            },
+            Err(error) => error,
+        };
+        let message =
+            format!("the image's OS packages are configured in a container, and {missing}");
+        let hint = missing.hint().map(|hint| {
+            format!("{hint}; or begin with an image that has the packages (`from`), whose layers need no container")
+        });
+        Err(Failure::plain(
+            missing.kind(),
+            message,
+            hint.unwrap_or_default(),
+        ))
     }
 }
 
@@ -90,7 +101,10 @@ impl Sandbox for Dpkg {
                 kind: error.kind(),
             })?;
         if self.cancel.is_cancelled() {
-            return Err(failed("interrupted while dpkg ran".into(), Kind::Interrupted));
+            return Err(failed(
+                "interrupted while dpkg ran".into(),
+                Kind::Interrupted,
+            ));
         }
         match ended.outcome {
             Outcome::Exited(code) => Ok(SandboxExit { code }),
