@@ -130,7 +130,10 @@ const WALLS: [(&str, &[&str]); 5] = [
     ("registry", &["manifest", "lock", "resolve", "source"]),
     ("image", &["source"]),
     ("layer", &["source"]),
-    ("runtime", &["manifest", "lock", "resolve", "source", "registry"]),
+    (
+        "runtime",
+        &["manifest", "lock", "resolve", "source", "registry"],
+    ),
     ("report", &["runtime", "resolve", "source", "registry"]),
 ];
 
@@ -139,7 +142,10 @@ fn some_rooms_do_not_know_what_stands_above_them() {
     let mut wrong = Vec::new();
     for (path, text) in sources() {
         let from = module(&path);
-        let forbidden = WALLS.iter().filter(|(room, _)| *room == from).flat_map(|(_, walls)| *walls);
+        let forbidden = WALLS
+            .iter()
+            .filter(|(room, _)| *room == from)
+            .flat_map(|(_, walls)| *walls);
         let imported = imports(&code(&text));
         for wall in forbidden {
             if imported.iter().any(|target| target == wall) {

@@ -32,9 +32,14 @@ pub fn read() -> Ambient {
 /// Asks the keyring for the passwords of logins that have only a user name. `indexes` are (declared name, URL).
 ///
 /// The `keyring` command is the one that pip and uv use; without it, or without an entry, the login stays as it is.
-pub fn with_keyring<'a>(mut ambient: Ambient, indexes: impl Iterator<Item = (&'a str, &'a str)>) -> Ambient {
+pub fn with_keyring<'a>(
+    mut ambient: Ambient,
+    indexes: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Ambient {
     for (name, url) in indexes {
-        let login = ambient.index_logins.get_mut(&name.to_lowercase().replace('_', "-"));
+        let login = ambient
+            .index_logins
+            .get_mut(&name.to_lowercase().replace('_', "-"));
         if let Some(login) = login.filter(|login| login.password.is_empty())
             && let Some(password) = keyring(url, &login.username)
         {

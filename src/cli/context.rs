@@ -159,7 +159,8 @@ impl Context {
         let manifest = manifest::parse(&source, &files)?;
         let indexes = manifest.images.iter().flat_map(|image| &image.indexes);
         let indexes = indexes.map(|index| (index.name.as_str(), index.url.as_str()));
-        self.ambient.get_or_init(|| ambient::with_keyring(ambient::read(), indexes));
+        self.ambient
+            .get_or_init(|| ambient::with_keyring(ambient::read(), indexes));
         if manifest.images.is_empty() {
             return Err(Failure::plain(
                 Kind::Usage,
@@ -276,8 +277,13 @@ pub fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>)
 
 fn locate(project: &Path) -> (PathBuf, PathBuf) {
     if project.is_file() {
-        let folder = project.parent().filter(|parent| !parent.as_os_str().is_empty());
-        (folder.unwrap_or(Path::new(".")).to_owned(), project.to_owned())
+        let folder = project
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        (
+            folder.unwrap_or(Path::new(".")).to_owned(),
+            project.to_owned(),
+        )
     } else if project == Path::new(".") {
         (project.to_owned(), MANIFEST.into())
     } else {

@@ -11,7 +11,9 @@ use super::lock::LockedFlag;
 use super::pipeline::trees;
 use crate::diagnostic::Kind;
 use crate::manifest::Resources;
-use crate::runtime::{Network, ContainerSpec, Embedded, Limits, Outcome, Output, Privileges, Runtime};
+use crate::runtime::{
+    ContainerSpec, Embedded, Limits, Network, Outcome, Output, Privileges, Runtime,
+};
 
 /// Flags of `exec`.
 #[derive(Debug, clap::Args)]

@@ -1,8 +1,5 @@
 //! The only functions of the program that write to standard output.
-#![expect(
-    clippy::print_stderr,
-    reason = "the command is where printing belongs"
-)]
+#![expect(clippy::print_stderr, reason = "the command is where printing belongs")]
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;

@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::layout::{MARKER, REF_NAME};
 use crate::diagnostic::{Explain, Kind};
 use crate::digest::Digest;
-use crate::progress::{Progress, Stage};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, ImageReader, ReadError};
+use crate::progress::{Progress, Stage};
 use crate::store::{Store, StoreError};
 
 /// Where in a layout an image is.

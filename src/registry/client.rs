@@ -14,8 +14,8 @@ use super::{Credential, Credentials, Reference, RegistryError};
 use crate::ambient::{Ambient, redact};
 use crate::digest::Digest;
 use crate::http::{Http, HttpError, with_login};
-use crate::progress::{Progress, Stage};
 use crate::oci::{DOCUMENT_LIMIT, Descriptor, ImageReader, ReadError};
+use crate::progress::{Progress, Stage};
 use crate::store::Store;
 
 /// Manifest types that are understood.

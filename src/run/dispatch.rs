@@ -14,8 +14,7 @@ use super::results::{BadResults, Results, Summary};
 use super::{Cell, RESULTS, RESULTS_VARIABLE, RunError, cases, junit};
 use crate::manifest::Network;
 use crate::runtime::{
-    self,
-    BindMount, Cancel, ContainerSpec, Ended, Limits, Outcome, Output, Privileges, Runtime,
+    self, BindMount, Cancel, ContainerSpec, Ended, Limits, Outcome, Output, Privileges, Runtime,
     RuntimeError,
 };
 use crate::store::{JobRow, JobState, State, Store, StoreError, remove_tree};

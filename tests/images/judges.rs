@@ -19,14 +19,7 @@ use ocipkg::image::Image as _;
 use super::support::*;
 
 fn export(store: &Store, dir: &Path, name: &str, images: &[Image]) -> Digest {
-    export_layout(
-        dir,
-        name,
-        images,
-        &StoreSource::new(store),
-        &Silent,
-    )
-    .unwrap()
+    export_layout(dir, name, images, &StoreSource::new(store), &Silent).unwrap()
 }
 
 fn docker_archive(store: &Store, path: &Path, name: &str, image: &Image) -> Digest {
