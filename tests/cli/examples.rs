@@ -11,7 +11,7 @@ static BASES: Mutex<()> = Mutex::new(());
 
 /// A copy of an example, with the store that outlives the tests.
 fn example(name: &str) -> TestContext {
-    let context = TestContext::with_kept_store();
+    let context = TestContext::kept(name);
     let from = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("examples")
         .join(name);

@@ -34,7 +34,9 @@ const PASSED: [&str; 14] = [
 
 /// A project, a home and a store of their own.
 pub struct TestContext {
-    folder: tempfile::TempDir,
+    folder: PathBuf,
+    /// Removes the folder at the end.
+    _temporary: Option<tempfile::TempDir>,
     /// The store's folder.
     pub store: PathBuf,
     /// More variables of the environment.
@@ -44,26 +46,38 @@ pub struct TestContext {
 impl TestContext {
     /// With an empty store.
     pub fn new() -> Self {
-        let folder = tempfile::Builder::new()
+        let temporary = tempfile::Builder::new()
             .prefix("imagewright-cli-")
             .tempdir()
             .unwrap();
-        for name in ["project", "home"] {
-            fs::create_dir(folder.path().join(name)).unwrap();
-        }
+        let mut context = Self::at(temporary.path());
+        context._temporary = Some(temporary);
+        context
+    }
+
+    /// Below the build folder, for a test that others go on from; with the store that outlives the tests, so that
+    /// Debian bases and large wheels get there once per version.
+    pub fn kept(name: &str) -> Self {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
+            .join("cli")
+            .join(name);
+        let _ = fs::remove_dir_all(&folder);
+        let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-cache/cli-store");
         Self {
-            store: folder.path().join("store"),
-            folder,
-            variables: Vec::new(),
+            store: cache.join(env!("CARGO_PKG_VERSION")),
+            ..Self::at(&folder)
         }
     }
 
-    /// With the store that outlives the tests, so that Debian bases and large wheels get there once per version.
-    pub fn with_kept_store() -> Self {
-        let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-cache/cli-store");
+    fn at(folder: &Path) -> Self {
+        for name in ["project", "home"] {
+            fs::create_dir_all(folder.join(name)).unwrap();
+        }
         Self {
-            store: kept.join(env!("CARGO_PKG_VERSION")),
-            ..Self::new()
+            folder: folder.into(),
+            _temporary: None,
+            store: folder.join("store"),
+            variables: Vec::new(),
         }
     }
 
@@ -82,7 +96,7 @@ impl TestContext {
     }
 
     pub fn folder(&self) -> &Path {
-        self.folder.path()
+        &self.folder
     }
 
     pub fn project(&self) -> PathBuf {
