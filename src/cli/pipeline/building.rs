@@ -399,7 +399,7 @@ impl Job<'_> {
     async fn os_layers(&self, from: Option<&BaseImage>) -> Result<(Vec<Layer>, OsLayers), Failure> {
         let mut layers = Vec::new();
         let mut os = OsLayers::default();
-        let mut epoch = 0;
+        let mut epoch = from.map_or(0, BaseImage::epoch);
         if let LockedBase::Debian {
             suite,
             mirror,
