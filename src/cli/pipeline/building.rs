@@ -410,7 +410,7 @@ impl Job<'_> {
             os.base = Some(built);
         }
         let below = below(from, &layers);
-        if let Some(request) = self.own_request(&below) {
+        if let Some(request) = self.own_request(from, &below) {
             let built = self.os_layer(&request, mirror, &below).await?;
             layers.push(built.layer.clone());
             os.own = Some(built);
@@ -429,7 +429,7 @@ impl Job<'_> {
                 None => missing = true,
             }
         }
-        if let (false, Some(request)) = (missing, self.own_request(&below(from, &layers))) {
+        if let (false, Some(request)) = (missing, self.own_request(from, &below(from, &layers))) {
             missing = known(store, &request.key())?.is_none();
         }
         if missing && self.platform.architecture() == host_architecture() {
@@ -470,7 +470,11 @@ impl Job<'_> {
     }
 
     /// The image's own OS packages, if it has any, above the layers `below`.
-    fn own_request(&self, below: &[Layer]) -> Option<DebianRequest<'_>> {
+    fn own_request(
+        &self,
+        from: Option<&BaseImage>,
+        below: &[Layer],
+    ) -> Option<DebianRequest<'_>> {
         if self.locked.debs.is_empty() {
             return None;
         }
@@ -481,7 +485,7 @@ impl Job<'_> {
             debs,
             epoch: match &self.locked.base {
                 LockedBase::Debian { epoch, .. } => *epoch,
-                LockedBase::From { .. } => 0,
+                LockedBase::From { .. } => from.map_or(0, BaseImage::epoch),
             },
             parents: below.iter().map(|layer| layer.diff_id).collect(),
             expected: self.locked.os_diff_id,

@@ -317,6 +317,11 @@ async fn pull(
     Ok(())
 }
 
+#[derive(Deserialize)]
+struct RawCreated {
+    created: Option<String>,
+}
+
 /// The fields of an image configuration that matter here.
 #[derive(Deserialize)]
 struct RawConfig {
@@ -448,7 +453,25 @@ impl<R: Read> Read for Counted<'_, R> {
     }
 }
 
+/// 1980-01-01, the oldest instant that archives of every kind can say.
+const OLDEST_EPOCH: i64 = 315_532_800;
+
+fn epoch_of(config: &str) -> i64 {
+    let created = serde_json::from_str::<RawCreated>(config)
+        .ok()
+        .and_then(|config| config.created?.parse::<jiff::Timestamp>().ok());
+    created.map_or(OLDEST_EPOCH, |created| {
+        created.as_second().max(OLDEST_EPOCH)
+    })
+}
+
 impl BaseImage {
+    /// Seconds since 1970 to which times in OS layers above this image are clamped: when it was created (OCI image
+    /// specification, config, `created`). Images that hide that get 1980-01-01.
+    pub fn epoch(&self) -> i64 {
+        epoch_of(&self.config)
+    }
+
     /// How the lock names it.
     pub fn locked(&self) -> LockedBase {
         LockedBase::From {
@@ -534,5 +557,27 @@ impl std::fmt::Display for Interpreter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let version = self.full.as_deref().or(self.minor.as_deref());
         write!(f, "{} ({})", version.unwrap_or("?"), self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_epoch_is_when_the_image_was_created() {
+        for (created, expected) in [
+            (r#""2026-01-02T03:04:05Z""#, 1_767_323_045),
+            (r#""2026-01-02T03:04:05.678+01:00""#, 1_767_319_445),
+            (r#""1970-01-01T00:00:00Z""#, OLDEST_EPOCH),
+            (r#""0001-01-01T00:00:00Z""#, OLDEST_EPOCH),
+            (r#""yesterday""#, OLDEST_EPOCH),
+            ("null", OLDEST_EPOCH),
+            ("5", OLDEST_EPOCH),
+        ] {
+            let config = format!("{{\"created\": {created}}}");
+            assert_eq!(epoch_of(&config), expected, "{created}");
+        }
+        assert_eq!(epoch_of("{}"), OLDEST_EPOCH);
     }
 }
