@@ -1,6 +1,10 @@
 //! Killed, interrupted, locked down, badly fed, crowded: every command ends with a clear word, and the store stays whole.
 //!
 //! The binary under test runs in an environment of its own ([`lab::Lab`]); nothing of the host leaks in.
+#![expect(
+    clippy::print_stderr,
+    reason = "the seed of random moments must be told, so that a failure can be repeated"
+)]
 
 mod crowd;
 mod input;

@@ -108,7 +108,9 @@ fn busybox_tar() -> Vec<u8> {
     let header = |size: usize, kind: tar::EntryType| {
         let mut header = tar::Header::new_gnu();
         header.set_mode(0o755);
-        (header.set_uid(0), header.set_gid(0), header.set_mtime(0));
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.set_size(size as u64);
         header.set_entry_type(kind);
         header
@@ -237,7 +239,7 @@ fn base64(bytes: &[u8]) -> String {
 pub fn basic(user: &str, password: &str) -> String {
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = encode(format!("{user}:{password}").as_bytes(), alphabet);
-    while text.len() % 4 != 0 {
+    while !text.len().is_multiple_of(4) {
         text.push('=');
     }
     format!("Basic {text}")
