@@ -2,11 +2,16 @@
 
 use std::path::Path;
 
+use crate::cli::failure::Failure;
 use crate::diagnostic::{Explain, Kind};
 use crate::layer::debian::{Sandbox, SandboxError, SandboxExit, SandboxJob};
 use crate::runtime::{
-    Cancel, ContainerSpec, Embedded, Limits, Network, Outcome, Output, Privileges, Runtime, RuntimeError,
+    Cancel, ContainerSpec, Embedded, Limits, Network, Outcome, Output, Privileges, Runtime,
 };
+
+/// What helps a user without privileges.
+const BECOME_ROOT: &str = "run this build as root, also in a container, and pass on what it made (`export --oci DIR`, then \
+     `from \"oci:DIR\"`); or begin with any other image that has the packages (`from`), which needs no privileges";
 
 /// Runs dpkg in the embedded runtime.
 #[derive(Debug)]
@@ -30,14 +35,30 @@ impl Dpkg {
     ///
     /// # Errors
     /// What is missing, and the ways out.
-    pub fn check(&self) -> Result<(), RuntimeError> {
-        let support = self.runtime.probe()?;
-        if support.many_ids {
-            return Ok(());
+    pub fn check(&self) -> Result<(), Failure> {
+        let is_root = self.runtime.support().many_ids;
+        match self.runtime.probe() {
+            Ok(_) if is_root => Ok(()),
+            Ok(_) => Err(Failure::plain(
+                Kind::Unavailable,
+                "OS packages cannot be configured by a user who is not root: dpkg gives files to many users and \
+                 groups, and the layer has to keep these owners",
+                BECOME_ROOT,
+            )),
+            Err(error) if is_root => {
+                let hint = error.hint().map_or(String::new(), |hint| hint + ", ");
+                Err(Failure::plain(
+                    error.kind(),
+                    error.to_string(),
+                    format!("{hint}or begin with an image that has the OS packages (`from`), which needs none"),
+                ))
+            }
+            Err(error) => Err(Failure::plain(
+                error.kind(),
+                format!("OS packages cannot be configured here: {error}"),
+                BECOME_ROOT,
+            )),
         }
-        Err(RuntimeError::NoSubordinateIds {
-            reason: "this user has one id only".into(),
-        })
     }
 }
 
