@@ -15,6 +15,7 @@ use super::pipeline::locking;
 use crate::digest::Digest;
 use crate::http::Http;
 use crate::image::Image;
+use crate::lock::{Lock, diff_images};
 use crate::manifest::{Manifest, Platform};
 use crate::store::Store;
 
@@ -131,6 +132,7 @@ pub fn images(
     let mut current = context.wait(stage)?;
     if current.changed && !locked.locked {
         context.write_lock(&current.lock)?;
+        tell(context, previous.as_ref(), &current.lock);
     }
     let before = current.lock.clone();
     let builder = Builder::new(context, store, http)?;
@@ -157,6 +159,26 @@ pub fn images(
     }
     store.state()?.put_root(&context.lock_root())?;
     Ok(all)
+}
+
+/// Says that the lock was written, and what moved in it.
+fn tell(context: &Context, previous: Option<&Lock>, lock: &Lock) {
+    context
+        .progress
+        .note(&format!("wrote {}", context.lock_path.display()));
+    for (name, platforms) in &lock.images {
+        for (platform, after) in platforms {
+            let before = previous.and_then(|old| Some((old, old.images.get(name)?.get(platform)?)));
+            let Some((old, before)) = before else {
+                continue;
+            };
+            for line in super::diff::lines(&diff_images(old, before, lock, after)) {
+                context
+                    .progress
+                    .note(&format!("  {name} {platform}: {line}"));
+            }
+        }
+    }
 }
 
 /// One image of the manifest for one platform, built if need be.

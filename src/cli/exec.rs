@@ -25,7 +25,7 @@ pub struct Arguments {
     network: NetworkFlag,
     #[command(flatten)]
     locked: LockedFlag,
-    /// The command and its arguments
+    /// The command and its arguments; its standard input is empty
     #[arg(last = true, required = true)]
     command: Vec<String>,
 }

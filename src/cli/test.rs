@@ -233,6 +233,15 @@ fn print(context: &Context, store: &Store, finished: &[Finished]) {
     output::raw(cases_table(&report.runs).as_bytes());
     output::line("");
     output::raw(summary_table(&report.runs).as_bytes());
+    for job in finished {
+        let summary = &job.results.summary;
+        if summary.state == JobState::Succeeded && summary.total == 0 {
+            context.progress.note(&format!(
+                "{} left no test cases: JUnit XML or cases.jsonl in /results would be shown here",
+                neutral(&summary.name)
+            ));
+        }
+    }
     let reused = finished.iter().filter(|job| job.reused).count();
     if reused > 0 {
         context.progress.note(&format!(

@@ -73,6 +73,8 @@ struct Current {
 struct Properties {
     features: Vec<String>,
     severity: Option<Severity>,
+    /// What stands there instead of a severity; told in the case's message.
+    unknown_severity: Option<String>,
     test_batch_type: Option<String>,
     warning: bool,
 }
@@ -179,18 +181,16 @@ impl State {
             "features" | "feature" => properties.features.extend(list(&value)),
             "test_batch_type" => properties.test_batch_type = Some(value),
             "severity" => {
-                properties.severity = Some(match value.to_ascii_uppercase().as_str() {
-                    "NONE" => Severity::None,
-                    "LOW" => Severity::Low,
-                    "MEDIUM" => Severity::Medium,
-                    "HIGH" => Severity::High,
+                properties.severity = match value.to_ascii_uppercase().as_str() {
+                    "NONE" => Some(Severity::None),
+                    "LOW" => Some(Severity::Low),
+                    "MEDIUM" => Some(Severity::Medium),
+                    "HIGH" => Some(Severity::High),
                     _ => {
-                        return Err(format!(
-                            "the property `severity` is `{}`, not NONE, LOW, MEDIUM or HIGH",
-                            value.escape_debug()
-                        ));
+                        properties.unknown_severity = Some(value);
+                        None
                     }
-                });
+                };
             }
             "status" => properties.warning = value.eq_ignore_ascii_case("WARNING"),
             _ => {}
@@ -236,9 +236,22 @@ impl State {
         let Properties {
             features,
             severity,
+            unknown_severity,
             test_batch_type,
             warning,
         } = case.properties;
+        let said = cut(&case.message).or_else(|| cut(&case.text));
+        let message = match unknown_severity {
+            None => said,
+            Some(found) => {
+                let complaint = format!(
+                    "the property `severity` is `{}`, not NONE, LOW, MEDIUM or HIGH",
+                    found.escape_debug()
+                );
+                let said = said.map(|said| format!("; {said}")).unwrap_or_default();
+                cut(&(complaint + &said))
+            }
+        };
         let status = match case.status {
             Status::Pass if warning => Status::Warning,
             status => status,
@@ -250,7 +263,7 @@ impl State {
             name: case.name,
             status,
             severity: Severity::of(status, severity),
-            message: cut(&case.message).or_else(|| cut(&case.text)),
+            message,
             duration_ms: case.duration_ms,
         });
     }
@@ -314,6 +327,19 @@ mod tests {
 <testcase classname="stress.test_a" name="test_skip"><skipped type="pytest.skip" message="no data">x</skipped></testcase>
 <testcase classname="stress.test_a" name="test_error"><error>boom &amp; <![CDATA[<crash>]]></error></testcase>
 </testsuite></testsuites>"#;
+
+    #[test]
+    fn an_unknown_severity_costs_no_case() {
+        let text = "<testsuite><testcase name='a'><properties><property name='severity' value='huge'/></properties>\
+                    <failure message='boom'/></testcase><testcase name='b'/></testsuite>";
+        let cases = parse("junit.xml", text.as_bytes(), "job").unwrap();
+        assert_eq!((cases.len(), cases[0].severity), (2, Severity::High));
+        let message = cases[0].message.as_deref().unwrap();
+        assert!(
+            message.contains("`huge`") && message.ends_with("boom"),
+            "{message}"
+        );
+    }
 
     #[test]
     fn reads_what_pytest_writes() {
@@ -387,11 +413,6 @@ mod tests {
                 "malformed",
             ),
             (deep.as_str(), 1, "nested"),
-            (
-                "<testsuite><testcase name='a'>\n<properties><property name='severity' value='huge'/></properties></testcase></testsuite>",
-                2,
-                "huge",
-            ),
         ] {
             let error = parse("junit.xml", text.as_bytes(), "job").unwrap_err();
             assert_eq!(error.line, line, "{error}");

@@ -470,11 +470,7 @@ impl Job<'_> {
     }
 
     /// The image's own OS packages, if it has any, above the layers `below`.
-    fn own_request(
-        &self,
-        from: Option<&BaseImage>,
-        below: &[Layer],
-    ) -> Option<DebianRequest<'_>> {
+    fn own_request(&self, from: Option<&BaseImage>, below: &[Layer]) -> Option<DebianRequest<'_>> {
         if self.locked.debs.is_empty() {
             return None;
         }

@@ -7,8 +7,12 @@ use crate::cli::interrupt::Graceful;
 use crate::diagnostic::{Explain, Kind};
 use crate::layer::debian::{Sandbox, SandboxError, SandboxExit, SandboxJob};
 use crate::runtime::{
-    Cancel, ContainerSpec, Embedded, Limits, Network, Outcome, Output, Privileges, Runtime, RuntimeError,
+    Cancel, ContainerSpec, Embedded, Limits, Network, Outcome, Output, Privileges, Runtime,
 };
+
+/// What helps a user without privileges.
+const BECOME_ROOT: &str = "run this build as root, also in a container, and pass on what it made (`export --oci DIR`, then \
+     `from \"oci:DIR\"`); or begin with any other image that has the packages (`from`), which needs no privileges";
 
 /// Runs dpkg in the embedded runtime.
 #[derive(Debug)]
@@ -33,23 +37,31 @@ impl Dpkg {
     /// # Errors
     /// What is missing, and the ways out.
     pub fn check(&self) -> Result<(), Failure> {
-        let missing = match self.runtime.probe() {
-            Ok(support) if support.many_ids => return Ok(()),
-            Ok(_) => RuntimeError::NoSubordinateIds {
-                reason: "this user has one id only".into(),
-            },
-            Err(error) => error,
-        };
-        let message =
-            format!("the image's OS packages are configured in a container, and {missing}");
-        let hint = missing.hint().map(|hint| {
-            format!("{hint}; or begin with an image that has the packages (`from`), whose layers need no container")
-        });
-        Err(Failure::plain(
-            missing.kind(),
-            message,
-            hint.unwrap_or_default(),
-        ))
+        let is_root = self.runtime.support().many_ids;
+        match self.runtime.probe() {
+            Ok(_) if is_root => Ok(()),
+            Ok(_) => Err(Failure::plain(
+                Kind::Unavailable,
+                "OS packages cannot be configured by a user who is not root: dpkg gives files to many users and \
+                 groups, and the layer has to keep these owners",
+                BECOME_ROOT,
+            )),
+            Err(error) if is_root => {
+                let hint = error.hint().map_or(String::new(), |hint| hint + ", ");
+                Err(Failure::plain(
+                    error.kind(),
+                    error.to_string(),
+                    format!(
+                        "{hint}or begin with an image that has the OS packages (`from`), which needs none"
+                    ),
+                ))
+            }
+            Err(error) => Err(Failure::plain(
+                error.kind(),
+                format!("OS packages cannot be configured here: {error}"),
+                BECOME_ROOT,
+            )),
+        }
     }
 }
 

@@ -1,56 +1,69 @@
 //! Unpacked layers for the embedded runtime.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
-use crate::diagnostic::Kind;
-use crate::layer::{Layer, LayerError, tree};
-use crate::progress::{Progress, Stage};
+use crate::layer::{Layer, tree};
 use crate::store::Store;
 
-/// The trees of `layers`, in their order; those that are missing are unpacked in parallel.
+/// The trees of `layers`, lowest first; those that are missing are unpacked in parallel.
 pub fn unpack_all(
     context: &Context,
     store: &Store,
     layers: &[Layer],
 ) -> Result<Vec<PathBuf>, Failure> {
-    let progress = &*context.progress;
-    let id = progress.begin(Stage::Unpack, "layers", Some(layers.len() as u64));
-    let next = AtomicUsize::new(0);
-    let done: Mutex<Vec<(usize, Result<PathBuf, LayerError>)>> = Mutex::default();
-    let worker = || {
-        while let Some((index, layer)) = {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            layers.get(index).map(|layer| (index, layer))
-        } {
-            let path = tree::unpack(store, layer);
-            let failed = path.is_err();
-            if let Ok(mut done) = done.lock() {
-                done.push((index, path));
-            }
-            progress.advance(id, 1);
-            if failed {
-                return;
-            }
+    let layers = uppermost(layers);
+    Ok(tree::unpack_all(
+        store,
+        &layers,
+        context.jobs(),
+        &*context.progress,
+    )?)
+}
+
+/// A layer that stands twice (an image built on one of ours may repeat one) is mounted once, where it stands last: the
+/// kernel refuses a folder that is below itself, and the upper one hides the lower one anyway.
+fn uppermost(layers: &[Layer]) -> Vec<Layer> {
+    let mut seen = BTreeSet::new();
+    let mut kept: Vec<Layer> = layers
+        .iter()
+        .rev()
+        .filter(|layer| seen.insert(layer.diff_id))
+        .cloned()
+        .collect();
+    kept.reverse();
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::digest::Digest;
+    use crate::layer::LayerContent;
+
+    fn layer(name: &str) -> Layer {
+        Layer {
+            key: Digest::of(name),
+            media_type: crate::layer::LAYER_MEDIA_TYPE.into(),
+            digest: Digest::of(name),
+            size: 1,
+            diff_id: Digest::of(name),
+            unpacked: 1,
+            comment: name.into(),
+            content: LayerContent::Blob,
         }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..context.jobs().min(8) {
-            scope.spawn(worker);
-        }
-    });
-    progress.end(id);
-    let mut done = done.into_inner().unwrap_or_default();
-    done.sort_by_key(|(index, _)| *index);
-    let paths = done
-        .into_iter()
-        .map(|(_, path)| path)
-        .collect::<Result<Vec<_>, _>>()?;
-    if paths.len() != layers.len() {
-        return Err(Failure::plain(Kind::Bug, "a layer was not unpacked", ""));
     }
-    Ok(paths)
+
+    #[test]
+    fn a_layer_that_stands_twice_counts_where_it_stands_last() {
+        let layers = [
+            "base", "skeleton", "numpy", "user", "skeleton", "numpy", "pandas",
+        ]
+        .map(layer);
+        let kept = uppermost(&layers);
+        let names: Vec<&str> = kept.iter().map(|layer| layer.comment.as_str()).collect();
+        assert_eq!(names, ["base", "user", "skeleton", "numpy", "pandas"]);
+    }
 }
