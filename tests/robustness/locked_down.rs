@@ -116,7 +116,7 @@ fn an_os_layer_says_what_is_missing_before_anything_is_downloaded() {
     locked.run(&["lock"]).expect(0, &["wrote"]);
     let ran = locked
         .run(&["build"])
-        .expect(4, &["user namespace", "root", "pull"]);
+        .expect(4, &["user namespace", "as root", "from"]);
     assert!(ran.elapsed < Duration::from_secs(20), "{:?}", ran.elapsed);
     insta::assert_snapshot!("os_layer_denied", locked.lab.neutral(&ran.err));
     let kept = walkdir::WalkDir::new(locked.lab.store().join("artifacts"));

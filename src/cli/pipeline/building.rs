@@ -300,12 +300,12 @@ impl Job<'_> {
         let begun = self.lap("fetch", begun);
         let (mut layers, os) = self.os_layers(base.as_ref()).await?;
         let begun = self.lap("OS layers", begun);
+        let mut small = self.small_layers(base.as_ref(), &layers)?;
         let python = &self.locked.python;
         let skeleton = files::skeleton(self.builder.store, python)?;
         let document = LayerDocument::skeleton(files::python_document(python), &python.path);
         self.document(document, &skeleton.comment);
         layers.push(skeleton);
-        let mut small = self.small_layers(base.as_ref(), &layers)?;
         let begun = self.lap("small layers", begun);
         layers.extend(self.wheel_layers(layers.len() + small.len())?);
         let begun = self.lap("wheel layers", begun);
@@ -544,11 +544,7 @@ impl Job<'_> {
     }
 
     /// Layers above the wheels: downloads, project files, the user.
-    fn small_layers(
-        &self,
-        from: Option<&BaseImage>,
-        below: &[Layer],
-    ) -> Result<Vec<Layer>, Failure> {
+    fn small_layers(&self, from: Option<&BaseImage>, os: &[Layer]) -> Result<Vec<Layer>, Failure> {
         let store = self.builder.store;
         let mut layers = Vec::new();
         for fetch in &self.request.fetches {
@@ -566,7 +562,7 @@ impl Job<'_> {
             self.document(LayerDocument::files(entries), &layer.comment);
             layers.push(layer);
         }
-        let (passwd, group) = self.accounts(from, below)?;
+        let (passwd, group) = self.accounts(from, os)?;
         let config = &self.request.config;
         let user = config.user.clone().unwrap_or_default();
         let parts = UserParts {
@@ -585,13 +581,9 @@ impl Job<'_> {
     fn accounts(
         &self,
         from: Option<&BaseImage>,
-        below: &[Layer],
+        os: &[Layer],
     ) -> Result<(String, String), Failure> {
         const PATHS: [&str; 2] = ["etc/passwd", "etc/group"];
-        let os: Vec<&Layer> = below
-            .iter()
-            .filter(|layer| layer.comment.contains("packages"))
-            .collect();
         if os.is_empty()
             && let Some(base) = from
         {
