@@ -9,7 +9,7 @@
 //! 5. [`source`] brings the lock's artifacts, verified, into the store;
 //! 6. [`layer`] turns artifacts into [`layer::Layer`]s;
 //! 7. [`image`] puts layers and configuration together: [`image::Image`];
-//! 8. [`registry`] and [`catalog`] share images and find them again;
+//! 8. [`registry`] reads images of registries;
 //! 9. [`runtime`] executes one container, [`run`] the declared runs, [`report`] shows their results;
 //! 10. [`cli`] is the command: the only place that prints.
 //!
@@ -38,8 +38,6 @@ pub mod layer;
 pub mod image;
 
 pub mod registry;
-
-pub mod catalog;
 
 pub mod runtime;
 
