@@ -9,9 +9,10 @@
 //! 5. [`source`] brings the lock's artifacts, verified, into the store;
 //! 6. [`layer`] turns artifacts into [`layer::Layer`]s;
 //! 7. [`image`] puts layers and configuration together: [`image::Image`];
-//! 8. [`registry`] reads images of registries;
-//! 9. [`runtime`] executes one container, [`run`] the declared runs, [`report`] shows their results;
-//! 10. [`cli`] is the command: the only place that prints.
+//! 8. [`registry`] reads and writes what registries hold;
+//! 9. [`catalog`] publishes images with their [`catalog::Record`]s and finds them again;
+//! 10. [`runtime`] executes one container, [`run`] the declared runs, [`report`] shows their results;
+//! 11. [`cli`] is the command: the only place that prints.
 //!
 //! Shared by all: [`store`], [`diagnostic`], [`progress`], [`digest`], [`ambient`], [`http`], [`oci`].
 
@@ -38,6 +39,8 @@ pub mod layer;
 pub mod image;
 
 pub mod registry;
+
+pub mod catalog;
 
 pub mod runtime;
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use futures_util::future::BoxFuture;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::{Explain, Kind};
 use crate::digest::Digest;
@@ -71,7 +71,7 @@ impl Explain for ReadError {
 }
 
 /// A content descriptor (OCI image specification, descriptor.md).
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
     /// What the content is.
@@ -82,22 +82,49 @@ pub struct Descriptor {
     /// Of the content, in bytes.
     pub size: u64,
     /// For manifests in an index.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<DescriptorPlatform>,
+    /// What kind of artifact a referrer is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
+    /// The content itself, base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
     /// Free text by name.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
 }
 
+impl Descriptor {
+    /// Describes `bytes`.
+    pub fn of(media_type: impl Into<String>, bytes: impl AsRef<[u8]>) -> Self {
+        let bytes = bytes.as_ref();
+        Self::new(media_type, Digest::of(bytes), bytes.len() as u64)
+    }
+
+    /// Describes content of this digest and size in bytes.
+    pub fn new(media_type: impl Into<String>, digest: Digest, size: u64) -> Self {
+        Self {
+            media_type: media_type.into(),
+            digest,
+            size,
+            platform: None,
+            artifact_type: None,
+            data: None,
+            annotations: BTreeMap::new(),
+        }
+    }
+}
+
 /// The platform of a manifest in an index.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct DescriptorPlatform {
     /// For example `linux`.
     pub os: String,
     /// For example `amd64`.
     pub architecture: String,
     /// For example `v8`.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
 }
 

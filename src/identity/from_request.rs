@@ -54,6 +54,9 @@ impl RequestDocument {
         let ImageRequest {
             name: _,
             base: _,
+            tags: _,
+            version: _,
+            protected: _,
             root,
             python,
             platforms: _,
@@ -128,6 +131,7 @@ fn base_document(root: &Root) -> BaseDocument {
         Root::Debian(debian) => {
             let Debian {
                 suite,
+                snapshot: _,
                 mirror,
                 components,
                 keyring: _, // whom to believe, not what was asked for

@@ -115,6 +115,10 @@ impl LayerSource for StoreSource<'_> {
                 Ok(Box::new(file))
             }
             LayerContent::Recipe => self.recipe(layer),
+            LayerContent::Registry => Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("the bytes of {} are in the registry only", layer.comment),
+            )),
         }
     }
 }

@@ -64,4 +64,6 @@ pub enum LayerContent {
     Blob,
     /// Streamed by the store's recipe of `key`.
     Recipe,
+    /// Nowhere on this machine: known from a registry's catalog, whose repository has the blob.
+    Registry,
 }

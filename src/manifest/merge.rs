@@ -48,6 +48,9 @@ impl Merger<'_> {
             files: Vec::new(),
             fetches: Vec::new(),
             config: Config::default(),
+            tags: Vec::new(),
+            version: None,
+            protected: false,
         };
         for node in self.top {
             self.add(node, &mut request, false);
@@ -97,6 +100,7 @@ impl Merger<'_> {
             components: components.unwrap_or_else(|| vec!["main".into()]),
             keyring,
             updates: node.property("updates").is_some_and(is_true),
+            snapshot: None,
             os: Vec::new(),
         }))
     }

@@ -115,11 +115,18 @@ fn assemble(
         projects.entry(run.project.clone()).or_default();
     }
     let registry = of(nodes, "registry").find_map(|node| node.argument(0));
-    let registry =
-        registry.map(|value| value.spanned(value.text().trim_end_matches('/').to_owned()));
+    let registry = registry.map(|value| {
+        value.spanned(Destination {
+            registry: value.text().trim_end_matches('/').to_owned(),
+            layout: Layout::default(),
+            plain_http: false,
+        })
+    });
     Manifest {
         source: Arc::clone(source),
         registry,
+        pushes: Vec::new(),
+        trust: Vec::new(),
         images,
         runs,
         projects,

@@ -183,6 +183,8 @@ pub struct Debian {
     pub keyring: Option<Spanned<String>>,
     /// Also use `<suite>-updates` and `<suite>-security`.
     pub updates: bool,
+    /// URL of an archive that keeps superseded packages below the same paths; in no key.
+    pub snapshot: Option<Spanned<String>>,
     /// OS packages of the base itself.
     pub os: Vec<Spanned<OsRequirement>>,
 }
@@ -285,6 +287,12 @@ pub struct ImageRequest {
     pub fetches: Vec<Spanned<FetchSpec>>,
     /// OCI configuration.
     pub config: Config,
+    /// Tags beside the name's own, with `{version}` and `{git}`; in no key.
+    pub tags: Vec<Spanned<String>>,
+    /// What `{version}` stands for; in no key.
+    pub version: Option<Spanned<String>>,
+    /// Whether a name or tag that exists with another image is left alone; in no key.
+    pub protected: bool,
 }
 
 /// A `run` node.
@@ -354,13 +362,50 @@ pub enum Network {
     Host,
 }
 
+/// A place that images are pushed to: a `registry` or `push` node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// Host and path without trailing `/`, for example `registry.example.com/ml`.
+    pub registry: String,
+    /// Which repositories there are below it.
+    pub layout: Layout,
+    /// Whether it is spoken to without TLS although it is not this machine itself.
+    pub plain_http: bool,
+}
+
+/// How images and what machines look up share the repositories of a destination.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layout {
+    /// Images as tags of the path itself, the rest in `cache` below it.
+    #[default]
+    Split,
+    /// Everything in one repository.
+    Single,
+    /// A repository per image below the path, the rest in `cache` beside them.
+    PerImage,
+}
+
+/// A public key whose signatures are believed: a `trust` node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TrustedKey(
+    /// Ed25519 (RFC 8032).
+    pub [u8; 32],
+);
+
 /// The whole manifest, bases merged into the images.
 #[derive(Clone, Debug)]
 pub struct Manifest {
     /// The text it came from.
     pub source: Arc<SourceText>,
     /// Where images are pushed to and looked up.
-    pub registry: Option<Spanned<String>>,
+    pub registry: Option<Spanned<Destination>>,
+    /// Where else images are pushed to.
+    pub pushes: Vec<Spanned<Destination>>,
+    /// Whose signatures are believed.
+    pub trust: Vec<Spanned<TrustedKey>>,
     /// In declared order.
     pub images: Vec<ImageRequest>,
     /// In declared order.

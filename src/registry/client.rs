@@ -103,6 +103,87 @@ impl Registry {
         Ok(bytes)
     }
 
+    /// As [`Registry::manifest`]; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// The same, but for that it does not exist.
+    pub async fn find_manifest(
+        &self,
+        reference: &Reference,
+    ) -> Result<Option<Vec<u8>>, RegistryError> {
+        match self.manifest(reference).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(RegistryError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The descriptor of what `reference` names, without fetching it; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// When that cannot be known.
+    pub async fn head_manifest(
+        &self,
+        reference: &Reference,
+    ) -> Result<Option<Descriptor>, RegistryError> {
+        let url = format!("{}/manifests/{}", reference.endpoint(), reference.target());
+        let what = reference.to_string();
+        let response = self
+            .send(reference, &url, &what, |client| {
+                client.head(&url).header(header::ACCEPT, ACCEPT)
+            })
+            .await;
+        let response = match response {
+            Ok(response) => response,
+            Err(RegistryError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let text = |name: &str| {
+            let value = response.headers().get(name)?;
+            value.to_str().ok().map(str::to_owned)
+        };
+        let digest = text("docker-content-digest").and_then(|digest| digest.parse().ok());
+        let size = text("content-length").and_then(|size| size.parse().ok());
+        match (digest, size) {
+            (Some(digest), Some(size)) => Ok(Some(Descriptor::new(
+                text("content-type").unwrap_or_default(),
+                digest,
+                size,
+            ))),
+            _ => {
+                let bytes = self.manifest(reference).await?;
+                Ok(Some(Descriptor::of(
+                    text("content-type").unwrap_or_default(),
+                    bytes,
+                )))
+            }
+        }
+    }
+
+    /// Puts a manifest, index or artifact manifest under the reference's tag, or under its digest if there is none.
+    ///
+    /// # Errors
+    /// When the registry does not take it.
+    pub async fn put_manifest(
+        &self,
+        reference: &Reference,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<Digest, RegistryError> {
+        let digest = Digest::of(bytes);
+        let target = reference.tag.clone().unwrap_or_else(|| digest.to_string());
+        let url = format!("{}/manifests/{target}", reference.endpoint());
+        let what = reference.to_string();
+        self.send(reference, &url, &what, |client| {
+            client
+                .put(&url)
+                .header(header::CONTENT_TYPE, media_type)
+                .body(bytes.to_vec())
+        })
+        .await?;
+        Ok(digest)
+    }
+
     /// Streams a blob into the store, verified; goes on where a transfer broke off.
     ///
     /// # Errors
@@ -169,7 +250,7 @@ impl Registry {
     }
 
     /// Sends a request, answers a challenge once, and turns an error status into an error.
-    async fn send(
+    pub(super) async fn send(
         &self,
         reference: &Reference,
         url: &str,
@@ -382,7 +463,7 @@ async fn append(
     Ok(None)
 }
 
-async fn read_limited(
+pub(super) async fn read_limited(
     response: Response,
     url: &str,
     what: &str,

@@ -111,7 +111,7 @@ fn each_built_in_base_can_be_shown_and_built_on() {
 fn show(manifest: &Manifest) -> String {
     let mut out = String::new();
     if let Some(registry) = &manifest.registry {
-        let _ = writeln!(out, "registry {}", registry.value);
+        let _ = writeln!(out, "registry {}", registry.value.registry);
     }
     for (name, description) in &manifest.projects {
         let _ = writeln!(out, "project {name}: {description:?}");

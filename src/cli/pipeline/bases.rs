@@ -100,6 +100,7 @@ pub fn archive_of(image: &ImageRequest, base: Option<&BaseImage>) -> Result<Debi
             components: vec!["main".into()],
             keyring: None,
             updates: true,
+            snapshot: None,
             os: Vec::new(),
         }),
         (id, _) => Err(Failure::plain(

@@ -153,6 +153,7 @@ impl<'a> Builder<'a> {
             LayerContent::Blob => std::fs::metadata(self.store.blob_path(&layer.digest))
                 .is_ok_and(|meta| meta.len() == layer.size),
             LayerContent::Recipe => self.store.recipe_path(&layer.key).is_file(),
+            LayerContent::Registry => true,
         }
     }
 

@@ -120,7 +120,7 @@ pub fn unpack_all(
 fn fill(store: &Store, layer: &Layer, folder: &Path) -> Result<(), LayerError> {
     let recipe = match layer.content {
         LayerContent::Recipe => Recipe::load(store, &layer.key)?,
-        LayerContent::Blob => None,
+        LayerContent::Blob | LayerContent::Registry => None,
     };
     let missing = || LayerError::Missing {
         comment: layer.comment.clone(),
@@ -128,7 +128,7 @@ fn fill(store: &Store, layer: &Layer, folder: &Path) -> Result<(), LayerError> {
     };
     let blob: Box<dyn Read + Send + '_> = match (layer.content, &recipe) {
         (LayerContent::Recipe, Some(recipe)) => Box::new(recipe.reader(store)?),
-        (LayerContent::Recipe, None) => return Err(missing()),
+        (LayerContent::Recipe, None) | (LayerContent::Registry, _) => return Err(missing()),
         (LayerContent::Blob, _) => {
             let path = store.blob(&layer.digest).ok_or_else(missing)?;
             Box::new(File::open(&path).map_err(LayerError::io("read", path))?)

@@ -1,0 +1,21 @@
+//! What a registry's images are known by: records, layers by key, signatures; publishing and finding them.
+//!
+//! A [`Place`] says which repositories and tags a destination has. [`Record`] and [`LayerRecord`] are the documents that
+//! lie there, each embedded in the configuration descriptor of an artifact manifest, so that one request reads it.
+//! Records are appended, never changed: a tag with a key in its name never moves, and a record's own tag holds the
+//! digest of its document, so that writers need no lock and readers know what they have. Nothing here builds.
+
+mod error;
+mod lookup;
+mod place;
+mod record;
+mod trust;
+
+pub use error::CatalogError;
+pub use lookup::Catalog;
+pub use place::{KeyTag, Place};
+pub use record::{
+    Accounts, BaseRecord, Keys, LayerRecord, OsRequest, PackageRecord, Record, RecordLayer,
+    RequestRecord,
+};
+pub use trust::{Belief, LayerStatement, Signature, Statement, Trust};
