@@ -38,14 +38,14 @@ fn all_fields() -> BTreeSet<&'static str> {
     let structures = fields! {
         ImageRequest {
             name, base, root, python, platforms, os, pip, constraints, overrides, exclude_newer, indexes, files,
-            fetches, config,
+            fetches, config, tags, version, protected,
         }
         SpannedText { value, source, span }
         PythonMinor { major, minor }
         PipRequirement { name, pep508, index, wheel, hashes, constraint }
         Index { name, url, default, explicit }
         OsRequirement { name, version }
-        Debian { suite, mirror, components, keyring, updates, os }
+        Debian { suite, mirror, components, keyring, updates, snapshot, os }
         FileSpec { from, to, mode }
         FetchSpec { url, sha256, to, mode }
         User { name, uid, gid, home }
@@ -78,6 +78,24 @@ const TABLE: &[Row] = &[
         "ImageRequest.name",
         "another",
         |c| c.image.name.value = "two".into(),
+        Nothing,
+    ),
+    (
+        "ImageRequest.tags",
+        "one",
+        |c| c.image.tags = vec![spanned("{git}".into())],
+        Nothing,
+    ),
+    (
+        "ImageRequest.version",
+        "another",
+        |c| c.image.version = Some(spanned("2".into())),
+        Nothing,
+    ),
+    (
+        "ImageRequest.protected",
+        "true",
+        |c| c.image.protected = true,
         Nothing,
     ),
     (
@@ -481,6 +499,12 @@ const TABLE: &[Row] = &[
         "Debian.keyring",
         "none",
         |c| debian(c).keyring = None,
+        Nothing,
+    ),
+    (
+        "Debian.snapshot",
+        "one",
+        |c| debian(c).snapshot = Some(spanned("https://old.example.com/debian".into())),
         Nothing,
     ),
     (

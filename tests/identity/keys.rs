@@ -201,6 +201,7 @@ pub fn full() -> Case {
             components: vec!["main".into(), "contrib".into()],
             keyring: Some(spanned("keys.gpg".into())),
             updates: false,
+            snapshot: None,
             os: vec![os("python3", None), os("libgomp1", None)],
         }),
         python: Some(spanned(PythonMinor {
@@ -247,6 +248,9 @@ pub fn full() -> Case {
             to: "/opt/m.bin".into(),
             mode: None,
         })],
+        tags: Vec::new(),
+        version: None,
+        protected: false,
         config: Config {
             env: BTreeMap::from([("A".into(), "1".into())]),
             user: None,
