@@ -4,5 +4,6 @@ pub mod bases;
 pub mod building;
 pub mod content;
 pub mod locking;
+pub mod places;
 pub mod sandbox;
 pub mod trees;

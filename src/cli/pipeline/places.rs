@@ -1,0 +1,48 @@
+//! Which registries a manifest's images are pushed to and looked up in.
+
+use crate::catalog::{Catalog, Place, Trust};
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::http::Http;
+use crate::manifest::{Destination, Manifest, Spanned};
+use crate::registry::Registry;
+
+/// The catalog of the manifest's `registry`, if it declares one.
+pub fn lookup(
+    context: &Context,
+    http: &Http,
+    manifest: &Manifest,
+) -> Result<Option<Catalog>, Failure> {
+    let declared = manifest.registry.as_ref();
+    declared
+        .map(|destination| catalog(context, http, destination))
+        .transpose()
+}
+
+/// The catalogs of `registry` and of every `push`.
+pub fn destinations(
+    context: &Context,
+    http: &Http,
+    manifest: &Manifest,
+) -> Result<Vec<Catalog>, Failure> {
+    let all = manifest.registry.iter().chain(&manifest.pushes);
+    all.map(|destination| catalog(context, http, destination))
+        .collect()
+}
+
+/// Whom the manifest and the command line believe.
+pub fn trust(manifest: &Manifest, registry: bool) -> Trust {
+    Trust {
+        keys: manifest.trust.iter().map(|key| key.value).collect(),
+        registry,
+    }
+}
+
+fn catalog(
+    context: &Context,
+    http: &Http,
+    destination: &Spanned<Destination>,
+) -> Result<Catalog, Failure> {
+    let registry = Registry::new(http.clone(), context.ambient());
+    Ok(Catalog::new(registry, Place::new(destination)?))
+}
