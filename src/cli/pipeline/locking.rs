@@ -134,22 +134,8 @@ impl Job<'_> {
 
     /// Copies the artifacts that a kept image uses.
     fn keep_artifacts(&mut self, image: &LockedImage) {
-        let Some(previous) = self.previous else {
-            return;
-        };
-        for file in &image.wheels {
-            if let Some(wheel) = previous.wheels.get(file) {
-                self.lock.wheels.insert(file.clone(), wheel.clone());
-            }
-        }
-        let base: &[String] = match &image.base {
-            LockedBase::Debian { debs, .. } => debs,
-            LockedBase::From { .. } => &[],
-        };
-        for id in base.iter().chain(&image.debs) {
-            if let Some(deb) = previous.debs.get(id) {
-                self.lock.debs.insert(id.clone(), deb.clone());
-            }
+        if let Some(previous) = self.previous {
+            self.lock.copy_artifacts(previous, image);
         }
     }
 
