@@ -21,6 +21,7 @@ mod output;
 mod pipeline;
 mod schema;
 mod show;
+mod substitution;
 mod test;
 mod why;
 
