@@ -76,15 +76,15 @@ impl Server {
         })
     }
 
-    /// `crane registry serve`, which has the referrers API; `None`, with a word, on a machine without crane and Go.
-    pub fn crane_registry() -> Option<Self> {
-        let crane = crane()?;
+    /// olareg, which has the referrers API; `None`, with a word, on a machine without it and without Go.
+    pub fn olareg() -> Option<Self> {
+        let olareg = olareg()?;
         Some(Self::start(folder(), |folder, address| {
-            let mut command = lasting(&crane);
-            let data = folder.join("data");
-            fs::create_dir_all(&data).unwrap();
-            command.args(["registry", "serve", "--address", address, "--disk"]);
-            command.arg(data);
+            let (host, port) = address.split_once(':').unwrap();
+            let mut command = lasting(&olareg);
+            command.args(["serve", "--api-delete", "--gc-frequency", "-1s"]);
+            command.args(["--addr", host, "--port", port, "--dir"]);
+            command.arg(folder.join("data"));
             command
         }))
     }
@@ -383,17 +383,17 @@ fn folder() -> tempfile::TempDir {
         .unwrap()
 }
 
-/// Of `IMAGEWRIGHT_TEST_CRANE` (which `tests/run` sets), else of `PATH`. Without either it is an error where Go could
-/// have built it.
-fn crane() -> Option<PathBuf> {
-    let named = std::env::var_os("IMAGEWRIGHT_TEST_CRANE").map(PathBuf::from);
-    let found = named.or_else(|| on_path("crane"));
+/// What `tests/run` builds, else one on `PATH`. Without either it is an error where Go could have built it.
+fn olareg() -> Option<PathBuf> {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/olareg");
+    let found = Some(built).filter(|path| path.is_file());
+    let found = found.or_else(|| on_path("olareg"));
     if found.is_none() {
         assert!(
             on_path("go").is_none(),
-            "crane is needed: `tests/run` builds it, IMAGEWRIGHT_TEST_CRANE names it"
+            "these tests need olareg: `tests/run` builds it into target/tools"
         );
-        writeln!(std::io::stderr(), "skipped: no crane").unwrap();
+        writeln!(std::io::stderr(), "skipped: no olareg").unwrap();
     }
     found
 }
