@@ -6,10 +6,13 @@
 //! digest of its document, so that writers need no lock and readers know what they have. Nothing here builds.
 
 mod adopt;
+mod artifact;
 mod error;
 mod lookup;
 mod place;
+pub mod publish;
 mod record;
+mod signing;
 mod trust;
 
 pub use adopt::Wanted;
@@ -20,4 +23,5 @@ pub use record::{
     Accounts, BaseRecord, Keys, LayerRecord, OsRequest, PackageRecord, Record, RecordLayer,
     RequestRecord,
 };
+pub use signing::{SecretKey, SecretKeyError};
 pub use trust::{Belief, LayerStatement, Signature, Statement, Trust};

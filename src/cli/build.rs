@@ -179,7 +179,8 @@ pub fn images(
         else {
             continue;
         };
-        for platform in &image.platforms {
+        let declared = image.platforms.iter();
+        for platform in declared.filter(|one| wish.only.is_empty() || wish.only.contains(one)) {
             let need = match wish.platform {
                 Some(wanted) if wanted != *platform => Need::Name,
                 _ => wish.need,

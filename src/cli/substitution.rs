@@ -25,13 +25,15 @@ pub struct SubstitutionFlags {
 }
 
 /// How images are wanted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Wish {
     /// The flags.
     pub flags: BuildFlags,
     /// What is to be done with them.
     pub need: Need,
-    /// For this platform only; the images for others are named.
+    /// These platforms; all that an image declares, if none is given.
+    pub only: Vec<Platform>,
+    /// Only for this platform something is to be done with them; the images for others are named.
     pub platform: Option<Platform>,
     /// Whether they are built in full and compared with what the registry has.
     pub verify: bool,
@@ -43,6 +45,7 @@ impl Wish {
         Self {
             flags,
             need,
+            only: Vec::new(),
             platform: None,
             verify: false,
         }

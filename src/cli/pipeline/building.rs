@@ -31,8 +31,6 @@ pub type Timings = Vec<(String, Duration)>;
 pub struct Built {
     /// The image.
     pub image: Image,
-    /// The request key.
-    pub request: Digest,
     /// The set key.
     pub set: Digest,
     /// Whether this call made it.
@@ -196,7 +194,6 @@ impl<'a> Builder<'a> {
         });
         Ok(taken.or(stored).map(|Stored { image, claim }| Built {
             image,
-            request: sought.locked.request,
             set: sought.set,
             fresh: false,
             claim,
@@ -267,7 +264,6 @@ impl<'a> Builder<'a> {
         let claim = cache.filter(|_| !made.beliefs.is_empty());
         Ok(Built {
             image: made.image,
-            request: order.locked.request,
             set: sought.set,
             fresh: true,
             claim: claim.map(|cache| Claim {

@@ -8,6 +8,7 @@ pub mod locking;
 pub mod materialise;
 mod os_layers;
 pub mod places;
+pub mod publishing;
 pub mod sandbox;
 pub mod substitute;
 pub mod trees;
