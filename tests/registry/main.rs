@@ -1,5 +1,6 @@
 //! Pushing to, looking up in and pulling from real registries, in good weather and bad.
 
+mod faults;
 mod fixtures;
 #[path = "../robustness/server.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
@@ -8,6 +9,7 @@ mod lab;
 #[path = "../robustness/lab.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod project;
+mod storms;
 #[path = "../robustness/wares.rs"]
 #[allow(
     dead_code,
