@@ -400,7 +400,7 @@ fn olareg() -> Option<PathBuf> {
             on_path("go").is_none(),
             "these tests need olareg: `tests/run` builds it into target/tools"
         );
-        writeln!(std::io::stderr(), "skipped: no olareg").unwrap();
+        eprintln!("skipped: no olareg");
     }
     found
 }
