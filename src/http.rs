@@ -12,6 +12,9 @@ use crate::diagnostic::{Explain, Kind};
 /// Attempts after the first.
 const RETRIES: usize = 4;
 
+/// Before the second attempt.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// Redirects that one request may follow.
 const REDIRECTS: usize = 5;
 
@@ -23,6 +26,7 @@ pub struct Http {
     direct: Arc<OnceLock<reqwest::Client>>,
     certificates: Vec<reqwest::Certificate>,
     offline: bool,
+    pause: Duration,
 }
 
 /// Why a request failed; the URL is shown without user info and query.
@@ -139,7 +143,18 @@ impl Http {
             direct: Arc::default(),
             certificates,
             offline,
+            pause: PAUSE,
         })
+    }
+
+    /// The same client with another pause before the second attempt; every further pause is twice as long.
+    pub fn with_pause(self, pause: Duration) -> Self {
+        Self { pause, ..self }
+    }
+
+    /// The pause before the second attempt.
+    pub fn pause(&self) -> Duration {
+        self.pause
     }
 
     /// The client below, to build requests with.
@@ -195,6 +210,7 @@ impl Http {
         attempt
             .retry(
                 ExponentialBuilder::default()
+                    .with_min_delay(self.pause)
                     .with_jitter()
                     .with_max_times(RETRIES),
             )

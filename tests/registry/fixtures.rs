@@ -66,8 +66,8 @@ fn a_registry_with_a_login_tells_what_it_was_asked_and_what_it_holds() {
 }
 
 #[test]
-fn crane_has_the_referrers_api() {
-    let Some(server) = Server::crane_registry() else {
+fn olareg_has_the_referrers_api() {
+    let Some(server) = Server::olareg() else {
         return;
     };
     let repository = server.reference("a/b");

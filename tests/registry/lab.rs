@@ -76,15 +76,15 @@ impl Server {
         })
     }
 
-    /// `crane registry serve`, which has the referrers API; `None`, with a word, on a machine without crane and Go.
-    pub fn crane_registry() -> Option<Self> {
-        let crane = crane()?;
+    /// olareg, which has the referrers API; `None`, with a word, on a machine without it and without Go.
+    pub fn olareg() -> Option<Self> {
+        let olareg = olareg()?;
         Some(Self::start(folder(), |folder, address| {
-            let mut command = lasting(&crane);
-            let data = folder.join("data");
-            fs::create_dir_all(&data).unwrap();
-            command.args(["registry", "serve", "--address", address, "--disk"]);
-            command.arg(data);
+            let (host, port) = address.split_once(':').unwrap();
+            let mut command = lasting(&olareg);
+            command.args(["serve", "--api-delete", "--gc-frequency", "-1s"]);
+            command.args(["--addr", host, "--port", port, "--dir"]);
+            command.arg(folder.join("data"));
             command
         }))
     }
@@ -207,15 +207,22 @@ impl Server {
         self.storage().join("repositories").join(name)
     }
 
-    /// Every tag names a manifest that is there with everything that it names, all with their digests and sizes.
+    /// Every tag of every repository names a manifest that is there with everything that it names, all with their
+    /// digests and sizes.
     #[track_caller]
     pub fn assert_whole(&self) {
-        let mut seen = BTreeSet::new();
         for repository in self.repositories() {
-            for (tag, digest) in self.tags(&repository) {
-                if let Err(problem) = self.whole_manifest(&repository, &digest, &mut seen) {
-                    panic!("{repository}:{tag}: {problem}");
-                }
+            self.assert_whole_repository(&repository, "");
+        }
+    }
+
+    /// As [`Server::assert_whole`], of one repository.
+    #[track_caller]
+    pub fn assert_whole_repository(&self, repository: &str, when: &str) {
+        let mut seen = BTreeSet::new();
+        for (tag, digest) in self.tags(repository) {
+            if let Err(problem) = self.whole_manifest(repository, &digest, &mut seen) {
+                panic!("{repository}:{tag}: {problem} {when}");
             }
         }
     }
@@ -224,9 +231,9 @@ impl Server {
         &self,
         repository: &str,
         digest: &Digest,
-        seen: &mut BTreeSet<(String, Digest)>,
+        seen: &mut BTreeSet<Digest>,
     ) -> Result<(), String> {
-        if !seen.insert((repository.to_owned(), *digest)) {
+        if !seen.insert(*digest) {
             return Ok(());
         }
         let revision = format!("_manifests/revisions/sha256/{}/link", digest.hex());
@@ -250,10 +257,10 @@ impl Server {
         &self,
         repository: &str,
         blob: &Value,
-        seen: &mut BTreeSet<(String, Digest)>,
+        seen: &mut BTreeSet<Digest>,
     ) -> Result<(), String> {
         let digest = digest_of(blob)?;
-        if !seen.insert((repository.to_owned(), digest)) {
+        if !seen.insert(digest) {
             return Ok(());
         }
         let layer = format!("_layers/sha256/{}/link", digest.hex());
@@ -383,17 +390,17 @@ fn folder() -> tempfile::TempDir {
         .unwrap()
 }
 
-/// Of `IMAGEWRIGHT_TEST_CRANE` (which `tests/run` sets), else of `PATH`. Without either it is an error where Go could
-/// have built it.
-fn crane() -> Option<PathBuf> {
-    let named = std::env::var_os("IMAGEWRIGHT_TEST_CRANE").map(PathBuf::from);
-    let found = named.or_else(|| on_path("crane"));
+/// What `tests/run` builds, else one on `PATH`. Without either it is an error where Go could have built it.
+fn olareg() -> Option<PathBuf> {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/olareg");
+    let found = Some(built).filter(|path| path.is_file());
+    let found = found.or_else(|| on_path("olareg"));
     if found.is_none() {
         assert!(
             on_path("go").is_none(),
-            "crane is needed: `tests/run` builds it, IMAGEWRIGHT_TEST_CRANE names it"
+            "these tests need olareg: `tests/run` builds it into target/tools"
         );
-        writeln!(std::io::stderr(), "skipped: no crane").unwrap();
+        eprintln!("skipped: no olareg");
     }
     found
 }
