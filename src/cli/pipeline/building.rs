@@ -20,7 +20,7 @@ use crate::layer::{Layer, LayerContent};
 use crate::lock::{Lock, LockedBase, LockedImage};
 use crate::manifest::{ImageRequest, Platform};
 use crate::progress::Progress;
-use crate::registry::{Registry, RegistryError};
+use crate::registry::RegistryError;
 use crate::store::{ImageRow, State, Store};
 
 /// Where a build's time went: stage and duration, in order.
@@ -283,21 +283,18 @@ impl<'a> Builder<'a> {
         if !built.image.layers.iter().any(lacks) {
             return Ok(None);
         }
-        if self.context.global.offline {
-            let reason = "layers are in the registry only, and --offline forbids to pull them";
+        let Some(substitutes) = &self.substitutes else {
+            let reason = "layers are in a registry only, and there is none to pull them from";
             return Ok(Some(reason.into()));
-        }
+        };
         let begun = Instant::now();
         let (context, store) = (self.context, self.store);
-        let registry = match &self.substitutes {
-            Some(substitutes) => substitutes.registry().clone(),
-            None => Registry::new(self.http.clone(), context.ambient()),
-        };
+        let registry = substitutes.registry();
         let claimed = built.claim.as_ref().and_then(Claim::repository);
         let repositories: Vec<_> = claimed.into_iter().collect();
         let layers = &built.image.layers;
         let pulled =
-            materialise::layers(context, store, &registry, &repositories, layers, need).await;
+            materialise::layers(context, store, registry, &repositories, layers, need).await;
         match pulled {
             Ok((layers, bytes)) => {
                 built.image.layers = layers;

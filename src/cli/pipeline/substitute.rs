@@ -113,7 +113,10 @@ pub struct OsLayer {
 pub struct Substitutes<'a> {
     context: &'a Context,
     store: &'a Store,
+    /// For questions; it does not wait long.
     catalog: Catalog,
+    /// For what is pulled.
+    registry: Registry,
     trust: Trust,
     down: Cell<bool>,
 }
@@ -134,7 +137,8 @@ impl<'a> Substitutes<'a> {
         Ok(catalog.map(|catalog| Self {
             context,
             store,
-            catalog,
+            registry: catalog.registry().clone(),
+            catalog: Catalog::new(catalog.registry().impatient(), catalog.place().clone()),
             trust: places::trust(manifest, flags.trust_registry),
             down: Cell::new(false),
         }))
@@ -147,7 +151,7 @@ impl<'a> Substitutes<'a> {
 
     /// The client.
     pub fn registry(&self) -> &Registry {
-        self.catalog.registry()
+        &self.registry
     }
 
     /// The repository that people push to, as messages show it.
@@ -259,7 +263,7 @@ impl<'a> Substitutes<'a> {
             digest: Some(record.digest),
             ..repository.clone()
         };
-        let registry = self.registry();
+        let registry = self.catalog.registry();
         let documents = try_join(
             registry.manifest(&pinned),
             registry.small_blob(&repository, &record.config, DOCUMENT_LIMIT),
