@@ -1,6 +1,7 @@
 //! `imagewright.lock`: what a manifest was resolved to. Knows no network and no clock.
 
 mod diff;
+mod fragment;
 mod model;
 mod read;
 mod write;
@@ -109,6 +110,7 @@ mod tests {
             debs: vec!["vim_2:9.0.1378-2_amd64".into()],
             os_request: Some(Digest::of("os request")),
             os_diff_id: Some(Digest::of("os")),
+            digest: Some(Digest::of("image")),
         };
         let from = LockedImage {
             base: LockedBase::From {
@@ -122,6 +124,7 @@ mod tests {
         };
         let other = LockedImage {
             wheels: vec![],
+            digest: None,
             ..debian.clone()
         };
         lock.images.insert(
@@ -150,6 +153,29 @@ mod tests {
     }
 
     #[test]
+    fn the_lock_of_one_image_has_only_what_it_uses_and_reads_back() {
+        let lock = example();
+        for (name, platform, wheels, debs) in [
+            ("one", Platform::LinuxAmd64, 3, 1),
+            ("one", Platform::LinuxArm64, 3, 0),
+            ("two", Platform::LinuxAmd64, 0, 1),
+        ] {
+            let only = lock.only(name, platform).unwrap();
+            assert_eq!((only.wheels.len(), only.debs.len()), (wheels, debs));
+            assert_eq!(only.emitter, lock.emitter);
+            assert_eq!(only.images.len(), 1);
+            assert_eq!(only.images[name].len(), 1);
+            assert_eq!(only.images[name][&platform], lock.images[name][&platform]);
+            let text = only.to_text();
+            let read = Lock::parse(&SourceText::new("fragment", text.clone())).unwrap();
+            assert_eq!(read, only);
+            assert_eq!(read.only(name, platform).unwrap().to_text(), text);
+        }
+        assert_eq!(lock.only("two", Platform::LinuxArm64), None);
+        assert_eq!(lock.only("three", Platform::LinuxAmd64), None);
+    }
+
+    #[test]
     fn every_damage_is_an_error_and_never_a_panic() {
         let text = example().to_text();
         for (at, _) in text.char_indices() {
@@ -162,6 +188,7 @@ mod tests {
             "lock 1 emitter=1\nwheel \"x\" sha256=\"00\"",
             "lock 1 emitter=1\nimage \"x\" platform=\"plan9/amd64\"",
             "lock 1 emitter=1\nfoo",
+            "lock 1 emitter=1\nimage \"x\" platform=\"linux/amd64\" { digest \"sha256:0\" }",
             "ü \u{0}",
         ] {
             let problems = Lock::parse(&SourceText::new("l", bad)).unwrap_err();

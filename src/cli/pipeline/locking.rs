@@ -9,7 +9,7 @@ use crate::cli::failure::Failure;
 use crate::diagnostic::{Kind, Problem, Problems};
 use crate::digest::Digest;
 use crate::http::Http;
-use crate::identity::{self, BaseDocument, OsDocument, RequestDocument};
+use crate::identity::{self, RequestDocument};
 use crate::lock::{Lock, LockedBase, LockedDeb, LockedImage, LockedPython};
 use crate::manifest::{ImageRequest, Manifest, Platform, Root};
 use crate::resolve::debian::{AboveRequest, BaseRequest, Installed, resolve_above, resolve_base};
@@ -97,10 +97,10 @@ impl Job<'_> {
         let request = identity::key(&document);
         self.remember(request, &document)?;
         let old = self.old(&image.name.value, platform).cloned();
-        let locked = match old {
+        let mut locked = match &old {
             Some(old) if old.request == request && !matches!(self.mode, Mode::Upgrade(_)) => {
-                self.keep_artifacts(&old);
-                old
+                self.keep_artifacts(old);
+                old.clone()
             }
             old => {
                 if *self.mode == Mode::Locked {
@@ -110,6 +110,7 @@ impl Job<'_> {
                     .await?
             }
         };
+        locked.digest = self.kept_digest(old.as_ref(), &locked);
         let images = &mut self.lock.images;
         images
             .entry(image.name.value.clone())
@@ -134,22 +135,8 @@ impl Job<'_> {
 
     /// Copies the artifacts that a kept image uses.
     fn keep_artifacts(&mut self, image: &LockedImage) {
-        let Some(previous) = self.previous else {
-            return;
-        };
-        for file in &image.wheels {
-            if let Some(wheel) = previous.wheels.get(file) {
-                self.lock.wheels.insert(file.clone(), wheel.clone());
-            }
-        }
-        let base: &[String] = match &image.base {
-            LockedBase::Debian { debs, .. } => debs,
-            LockedBase::From { .. } => &[],
-        };
-        for id in base.iter().chain(&image.debs) {
-            if let Some(deb) = previous.debs.get(id) {
-                self.lock.debs.insert(id.clone(), deb.clone());
-            }
+        if let Some(previous) = self.previous {
+            self.lock.copy_artifacts(previous, image);
         }
     }
 
@@ -174,7 +161,7 @@ impl Job<'_> {
         old: Option<&LockedImage>,
     ) -> Result<LockedImage, Failure> {
         let (base, python) = self.base(image, platform, document, old).await?;
-        let os_key = (!image.os.is_empty()).then(|| os_key(document, platform));
+        let os_key = (!image.os.is_empty()).then(|| document.os_key());
         let (debs, os_diff_id) = self.own_debs(image, platform, os_key, &base, old).await?;
         let wheels = self.wheels(image, platform, content, &python, old).await?;
         Ok(LockedImage {
@@ -185,7 +172,24 @@ impl Job<'_> {
             debs,
             os_request: os_key,
             os_diff_id,
+            digest: None,
         })
+    }
+
+    /// The digest that the old lock has of this image, if the image is still made of the same things by the same rules.
+    fn kept_digest(&self, old: Option<&LockedImage>, new: &LockedImage) -> Option<Digest> {
+        let (old, previous) = (old?, self.previous?);
+        let pinned = LockedImage {
+            digest: old.digest,
+            ..new.clone()
+        };
+        let same_wheel = |file: &String| previous.wheels.get(file) == self.lock.wheels.get(file);
+        let same_deb = |id: &String| previous.debs.get(id) == self.lock.debs.get(id);
+        let same = pinned == *old
+            && previous.emitter == identity::EMITTER_VERSION
+            && new.wheels.iter().all(same_wheel)
+            && new.base.debs().iter().chain(&new.debs).all(same_deb);
+        old.digest.filter(|_| same)
     }
 
     async fn base(
@@ -218,7 +222,7 @@ impl Job<'_> {
             }
             Root::Debian(debian) => debian,
         };
-        let key = base_key(&document.base, document.python.as_deref(), platform);
+        let key = document.base_key();
         if let Some(known) = self.bases.get(&key) {
             return Ok(known.clone());
         }
@@ -455,21 +459,6 @@ fn same_base(before: &LockedBase, after: &LockedBase) -> bool {
         }
         _ => false,
     }
-}
-
-/// Key of a Debian base's part of a request.
-fn base_key(base: &BaseDocument, python: Option<&str>, platform: Platform) -> Digest {
-    identity::key(&serde_json::json!({
-        "base": base, "platform": platform, "python": python, "v": RequestDocument::VERSION,
-    }))
-}
-
-/// Key of an image's own OS requirements.
-fn os_key(document: &RequestDocument, platform: Platform) -> Digest {
-    let os: &BTreeSet<OsDocument> = &document.os;
-    identity::key(&serde_json::json!({
-        "base": document.base, "os": os, "platform": platform, "v": RequestDocument::VERSION,
-    }))
 }
 
 fn out_of_date(image: &ImageRequest, platform: Platform, known: bool) -> Failure {
