@@ -5,6 +5,7 @@ mod blob;
 mod challenge;
 mod client;
 mod credentials;
+mod document;
 mod error;
 mod reference;
 
