@@ -1,6 +1,8 @@
-//! Small blobs that are read into memory: configurations, records and what lies beside them.
+//! Small blobs that are read into memory: configurations, and what lies beside records.
 
-use super::client::read_limited;
+use reqwest::Method;
+
+use super::auth::Access;
 use super::{Reference, Registry, RegistryError};
 use crate::digest::Digest;
 
@@ -15,15 +17,13 @@ impl Registry {
         digest: &Digest,
         limit: u64,
     ) -> Result<Vec<u8>, RegistryError> {
-        let url = format!("{}/blobs/{digest}", repository.endpoint());
         let what = format!(
             "blob {digest} of {}/{}",
             repository.host, repository.repository
         );
-        let response = self
-            .send(repository, &url, &what, |client| client.get(&url))
-            .await?;
-        let bytes = read_limited(response, &url, &what, limit).await?;
+        let path = format!("/blobs/{digest}");
+        let ask = self.ask(repository, &what, Method::GET, &path, Access::Pull)?;
+        let bytes = self.call(&ask, limit).await?.body;
         let found = Digest::of(&bytes);
         match found == *digest {
             true => Ok(bytes),
