@@ -3,8 +3,13 @@
 pub mod bases;
 pub mod building;
 pub mod content;
+pub mod job;
 pub mod locking;
+pub mod materialise;
+mod os_layers;
 pub mod places;
 pub mod publishing;
 pub mod sandbox;
+pub mod substitute;
 pub mod trees;
+pub mod verify;
