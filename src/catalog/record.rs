@@ -1,11 +1,14 @@
 //! The documents of the catalog. Every one says its schema's version in `v`; readers refuse versions that they do not
 //! know and fields that they do not know are ignored, so that later programs may add some.
 
+use std::collections::BTreeSet;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Signature;
 use crate::digest::Digest;
+use crate::identity::{BaseDocument, OsDocument, PipDocument, RequestDocument};
 use crate::manifest::Platform;
 use crate::oci::Descriptor;
 
@@ -94,7 +97,7 @@ pub struct BaseRecord {
 pub struct RequestRecord {
     /// Canonical PEP 508 texts.
     pub pip: Vec<String>,
-    /// OS packages.
+    /// OS packages, those of a Debian base included.
     pub os: Vec<OsRequest>,
     /// Canonical PEP 508 texts.
     #[serde(default)]
@@ -105,6 +108,12 @@ pub struct RequestRecord {
     /// RFC 3339 instant.
     #[serde(default)]
     pub exclude_newer: Option<String>,
+    /// URLs of the indexes that may serve any package, the most preferred first.
+    #[serde(default)]
+    pub indexes: Vec<String>,
+    /// URL of the index that replaces the default one.
+    #[serde(default)]
+    pub default_index: Option<String>,
 }
 
 /// A requested OS package.
@@ -174,6 +183,33 @@ pub struct Accounts {
     pub passwd: String,
     /// `/etc/group`.
     pub group: String,
+}
+
+impl From<&RequestDocument> for RequestRecord {
+    fn from(document: &RequestDocument) -> Self {
+        let texts = |list: &BTreeSet<PipDocument>| -> Vec<String> {
+            let texts: BTreeSet<&String> = list.iter().map(|line| &line.requirement).collect();
+            texts.into_iter().cloned().collect()
+        };
+        let base = match &document.base {
+            BaseDocument::Debian { os, .. } => Some(os),
+            BaseDocument::From { .. } => None,
+        };
+        let os: BTreeSet<&OsDocument> = base.into_iter().flatten().chain(&document.os).collect();
+        let os = os.into_iter().map(|os| OsRequest {
+            name: os.name.clone(),
+            version: os.version.clone(),
+        });
+        Self {
+            pip: texts(&document.pip),
+            os: os.collect(),
+            constraints: texts(&document.constraints),
+            overrides: texts(&document.overrides),
+            exclude_newer: document.exclude_newer.clone(),
+            indexes: document.indexes.clone(),
+            default_index: document.default_index.clone(),
+        }
+    }
 }
 
 impl Record {

@@ -17,7 +17,7 @@ pub use encoding::{DocumentError, MAX_INTEGER, canonical_json, key, read};
 pub use explain::{
     Difference, KeyKind, LayerComparison, explain, explain_config, explain_content, explain_layers,
 };
-pub use from_request::{MissingContent, ProjectContent};
+pub use from_request::{MissingContent, ProjectContent, canonical_url};
 pub use layer::{LayerDocument, PythonDocument, UserDocument, WheelDocument};
 pub use request::{
     BaseDocument, FetchDocument, FileDocument, OsDocument, PipDocument, RequestDocument,
