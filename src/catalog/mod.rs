@@ -17,7 +17,7 @@ mod token;
 mod trust;
 
 pub use error::CatalogError;
-pub use index::{Entry, Found, Index, LOCAL, Match, Page, Position, Records, Summary};
+pub use index::{Entry, Found, Index, LOCAL, Match, Page, Position, Records, Summary, Writer};
 pub use lookup::Catalog;
 pub use place::{KeyTag, Place};
 pub use query::{NameFilter, OsFilter, PipFilter, PythonFilter, Query, Status};
