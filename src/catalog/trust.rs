@@ -1,7 +1,6 @@
 //! Who may be believed when a registry says that a key stands for certain bytes.
 
 use std::fmt;
-use std::str::FromStr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -106,26 +105,6 @@ impl Signature {
     }
 }
 
-impl fmt::Display for TrustedKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ed25519:{}", BASE64.encode(self.0))
-    }
-}
-
-impl FromStr for TrustedKey {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let bytes = text
-            .strip_prefix("ed25519:")
-            .and_then(|text| BASE64.decode(text).ok());
-        let bytes = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-        match bytes.filter(|bytes| VerifyingKey::from_bytes(bytes).is_ok()) {
-            Some(bytes) => Ok(Self(bytes)),
-            None => Err("a public key is `ed25519:` and 32 bytes in base64".into()),
-        }
-    }
-}
-
 impl TrustedKey {
     /// What tags call it: the first 16 hex digits of the SHA-256 of its bytes.
     pub fn id(&self) -> String {
@@ -143,7 +122,8 @@ pub struct Trust {
 }
 
 /// Why a claim is believed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Belief {
     /// The committed lock says the same.
     Lock,
@@ -153,7 +133,28 @@ pub enum Belief {
     Registry,
 }
 
+impl fmt::Display for Belief {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lock => f.write_str("the lock has its digest"),
+            Self::Signed(key) => write!(f, "the trusted key {key} signed it"),
+            Self::Registry => f.write_str("the registry is trusted"),
+        }
+    }
+}
+
 impl Trust {
+    /// Whether what was believed for this reason is believed still; `locked` says whether the lock has it.
+    pub fn still(&self, belief: &Belief, locked: bool) -> bool {
+        match belief {
+            Belief::Lock => locked,
+            Belief::Signed(id) => {
+                locked || self.registry || self.keys.iter().any(|key| key.id() == *id)
+            }
+            Belief::Registry => locked || self.registry,
+        }
+    }
+
     /// Why a statement with these signatures is believed; `None`: it is not.
     pub fn belief(&self, statement: &impl Serialize, signatures: &[Signature]) -> Option<Belief> {
         let signed = self.keys.iter().find(|key| {
