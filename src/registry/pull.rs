@@ -54,7 +54,7 @@ impl Registry {
         store: &Store,
         advance: &(dyn Fn(u64) + Sync),
     ) -> Result<(), RegistryError> {
-        let what = blob_of(reference, blob);
+        let what = blob_of(reference, &blob.digest);
         let path = format!("/blobs/{}", blob.digest);
         let mut waits = self.waits();
         let mut coming = Coming {

@@ -4,8 +4,10 @@ use reqwest::{Method, StatusCode, header};
 
 use super::auth::Access;
 use super::client::{Answer, Ask};
+use super::manifests::found;
 use super::upload::{Session, Upload};
 use super::{BlobContent, Reference, Registry, RegistryError};
+use crate::digest::Digest;
 use crate::oci::Descriptor;
 
 /// Most bytes of an answer whose body does not matter.
@@ -38,28 +40,55 @@ impl Registry {
         self.holds(repository, blob, Access::Pull).await
     }
 
+    /// The length of a blob of the repository in bytes; `None` if it does not have it.
+    ///
+    /// # Errors
+    /// When that cannot be known.
+    pub async fn blob_size(
+        &self,
+        repository: &Reference,
+        digest: &Digest,
+    ) -> Result<Option<u64>, RegistryError> {
+        let what = blob_of(repository, digest);
+        let found = self.probe(repository, digest, &what, Access::Pull).await?;
+        match found.map(|head| length(&head)) {
+            None => Ok(None),
+            Some(Some(size)) => Ok(Some(size)),
+            Some(None) => Err(RegistryError::Malformed {
+                what,
+                reason: "it does not tell the length".into(),
+            }),
+        }
+    }
+
     pub(super) async fn holds(
         &self,
         repository: &Reference,
         blob: &Descriptor,
         access: Access,
     ) -> Result<bool, RegistryError> {
-        let what = blob_of(repository, blob);
-        let path = format!("/blobs/{}", blob.digest);
-        let ask = self.ask(repository, &what, Method::HEAD, &path, access)?;
-        let answer = match self.call(&ask, BODY_LIMIT).await {
-            Ok(answer) => answer,
-            Err(RegistryError::NotFound { .. }) => return Ok(false),
-            Err(error) => return Err(error),
-        };
-        let size = answer.header("content-length");
-        match size.and_then(|size| size.parse::<u64>().ok()) {
-            Some(size) if size != blob.size => Err(RegistryError::Malformed {
+        let what = blob_of(repository, &blob.digest);
+        let found = self.probe(repository, &blob.digest, &what, access).await?;
+        match found.as_ref().map(length) {
+            None => Ok(false),
+            Some(Some(size)) if size != blob.size => Err(RegistryError::Malformed {
                 what,
                 reason: format!("it has {size} bytes, expected {}", blob.size),
             }),
-            _ => Ok(true),
+            Some(_) => Ok(true),
         }
+    }
+
+    async fn probe(
+        &self,
+        repository: &Reference,
+        digest: &Digest,
+        what: &str,
+        access: Access,
+    ) -> Result<Option<Answer>, RegistryError> {
+        let path = format!("/blobs/{digest}");
+        let ask = self.ask(repository, what, Method::HEAD, &path, access)?;
+        found(self.call(&ask, BODY_LIMIT).await)
     }
 
     /// Sees to it that the repository has a blob: finds it there, mounts it from one of `mounts` (repositories of the
@@ -81,7 +110,7 @@ impl Registry {
         if self.holds(repository, blob, Access::Push).await? {
             return Ok(Put::Existing);
         }
-        let what = blob_of(repository, blob);
+        let what = blob_of(repository, &blob.digest);
         let session = match self.mount(repository, blob, &what, mounts).await? {
             Mount::Done => return Ok(Put::Mounted),
             Mount::Session(session) => Some(session),
@@ -170,9 +199,13 @@ enum Mount {
     Nothing,
 }
 
-pub(super) fn blob_of(repository: &Reference, blob: &Descriptor) -> String {
+fn length(head: &Answer) -> Option<u64> {
+    head.header("content-length")?.parse().ok()
+}
+
+pub(super) fn blob_of(repository: &Reference, digest: &Digest) -> String {
     format!(
-        "blob {} of {}/{}",
-        blob.digest, repository.host, repository.repository
+        "blob {digest} of {}/{}",
+        repository.host, repository.repository
     )
 }
