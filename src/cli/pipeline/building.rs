@@ -203,6 +203,17 @@ impl<'a> Builder<'a> {
         }))
     }
 
+    /// The set key of an image, and the image if the work that counts has made it before. Nobody else is asked.
+    pub fn stored(
+        &self,
+        order: &Order<'_>,
+        lock: &Lock,
+    ) -> Result<(Digest, Option<Image>), Failure> {
+        let sought = self.sought(order, lock)?;
+        let found = self.known(&sought)?;
+        Ok((sought.set, found.map(|stored| stored.image)))
+    }
+
     /// The image of a set that this store has: what the lock names first, else whichever. All its layers can be
     /// streamed or pulled, and what was believed of it is believed still.
     fn known(&self, sought: &Sought<'_>) -> Result<Option<Stored>, Failure> {
