@@ -24,6 +24,7 @@ mod project;
 mod sample;
 mod storms;
 mod story;
+mod substitution;
 #[path = "../robustness/wares.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod wares;
