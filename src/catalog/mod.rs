@@ -12,6 +12,7 @@ mod place;
 pub mod publish;
 mod record;
 mod signing;
+mod sources;
 mod trust;
 
 pub use error::CatalogError;

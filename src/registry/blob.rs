@@ -20,6 +20,14 @@ impl BlobContent for Vec<u8> {
     }
 }
 
+impl BlobContent for std::path::PathBuf {
+    fn open(&self, from: u64) -> io::Result<Box<dyn Read + Send + '_>> {
+        let mut file = std::fs::File::open(self)?;
+        io::Seek::seek(&mut file, io::SeekFrom::Start(from))?;
+        Ok(Box::new(file))
+    }
+}
+
 /// What became of a blob that a repository is to have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Put {
@@ -49,6 +57,30 @@ impl Registry {
         match answer {
             Ok(_) => Ok(true),
             Err(RegistryError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The length of a blob of the repository in bytes; `None` if it does not have it.
+    ///
+    /// # Errors
+    /// When that cannot be known.
+    pub async fn blob_size(
+        &self,
+        repository: &Reference,
+        digest: &crate::digest::Digest,
+    ) -> Result<Option<u64>, RegistryError> {
+        let url = format!("{}/blobs/{digest}", repository.endpoint());
+        let what = format!("blob {digest} of {repository}");
+        let answer = self
+            .send(repository, &url, &what, |client| client.head(&url))
+            .await;
+        match answer {
+            Ok(answer) => {
+                let size = answer.headers().get(header::CONTENT_LENGTH);
+                Ok(size.and_then(|size| size.to_str().ok()?.parse().ok()))
+            }
+            Err(RegistryError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -88,6 +88,8 @@ impl Fetching {
             store: &self.store,
             progress: &Silent,
             mirror,
+            snapshot: None,
+            fallback: None,
         };
         let debs: Vec<&LockedDeb> = self.debs.iter().collect();
         runtime().block_on(fetch_debs(source, &debs))
@@ -140,7 +142,9 @@ fn changed_cut_and_vanished_debs_are_named() {
         let text = error.to_string();
         let expected = fetching.debs[0].sha256.to_string();
         assert!(
-            text.starts_with("one 1.0 has sha256:") && text.contains(&expected),
+            text.starts_with("one 1.0 from http://")
+                && text.contains(" has sha256:")
+                && text.contains(&expected),
             "{text}"
         );
         assert!(fetching.store.artifact(&fetching.debs[0].sha256).is_none());
@@ -156,7 +160,7 @@ fn changed_cut_and_vanished_debs_are_named() {
     );
     let hint = error.hint().unwrap();
     assert!(
-        hint.contains("lock --upgrade") && hint.contains("mirror="),
+        hint.contains("lock --upgrade") && hint.contains("snapshot="),
         "{hint}"
     );
     let error = fetching

@@ -12,12 +12,14 @@ mod names;
 mod records;
 mod report;
 mod sender;
+mod sources;
 
 use futures_util::future::BoxFuture;
 
 pub use describe::{Facts, describe};
 pub use report::{Count, Pushed, Traffic};
 pub use sender::Uploads;
+pub use sources::SourceFile;
 
 use super::{Accounts, Catalog, CatalogError, Record, SecretKey};
 use crate::digest::Digest;

@@ -362,6 +362,7 @@ impl Job<'_> {
             project_dir: &builder.context.folder,
             progress: &*builder.context.progress,
             jobs: 8,
+            fallback: None,
         };
         let wheels: Vec<_> = self
             .locked
@@ -531,6 +532,8 @@ impl Job<'_> {
             store,
             progress: &*builder.context.progress,
             mirror,
+            snapshot: None,
+            fallback: None,
         };
         let dpkg = self.dpkg();
         dpkg.check()?;
