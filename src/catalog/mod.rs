@@ -5,6 +5,7 @@
 //! Records are appended, never changed: a tag with a key in its name never moves, and a record's own tag holds the
 //! digest of its document, so that writers need no lock and readers know what they have. Nothing here builds.
 
+mod adopt;
 mod artifact;
 mod error;
 mod lookup;
@@ -15,8 +16,9 @@ mod signing;
 mod sources;
 mod trust;
 
+pub use adopt::Wanted;
 pub use error::CatalogError;
-pub use lookup::Catalog;
+pub use lookup::{Catalog, Claims};
 pub use place::{KeyTag, Place};
 pub use record::{
     Accounts, BaseRecord, Keys, LayerRecord, OsRequest, PackageRecord, Record, RecordLayer,

@@ -12,6 +12,7 @@ mod names;
 mod records;
 mod report;
 mod sender;
+mod sign;
 mod sources;
 
 use futures_util::future::BoxFuture;
@@ -19,6 +20,7 @@ use futures_util::future::BoxFuture;
 pub use describe::{Facts, describe};
 pub use report::{Count, Pushed, Traffic};
 pub use sender::Uploads;
+pub use sign::{Evidence, Signed, ToSign};
 pub use sources::SourceFile;
 
 use super::{Accounts, Catalog, CatalogError, Record, SecretKey};

@@ -57,7 +57,7 @@ impl SourceFile {
 
 impl Publisher<'_> {
     /// Keeps the files that the image with this key was made of in the cache of a destination; nothing is sent that is
-    /// there. The manifest that names them comes last, and is written once: the key decides which files these are.
+    /// there. The manifest that names them comes last; the key decides which files these are ([`Catalog::has_sources`]).
     ///
     /// # Errors
     /// Those of the registry; a file that cannot be read or has changed.
@@ -71,9 +71,7 @@ impl Publisher<'_> {
         let once: BTreeMap<&Digest, &SourceFile> =
             files.iter().map(|file| (&file.blob.digest, file)).collect();
         let mut traffic = Traffic::default();
-        if catalog.has_sources(image).await? {
-            once.values()
-                .for_each(|file| traffic.existing.add(file.blob.size));
+        if once.is_empty() {
             return Ok(traffic);
         }
         let sends = once.values().map(|file| Box::pin(sender.file(file)));

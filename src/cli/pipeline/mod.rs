@@ -1,9 +1,16 @@
 //! The stages in order: lock, build, trees. Nothing here decides anything that a stage decides.
 
+pub mod artifacts;
 pub mod bases;
 pub mod building;
 pub mod content;
+pub mod job;
 pub mod locking;
+pub mod materialise;
+mod os_layers;
 pub mod places;
+pub mod publishing;
 pub mod sandbox;
+pub mod substitute;
 pub mod trees;
+pub mod verify;
