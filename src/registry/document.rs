@@ -1,8 +1,9 @@
-//! Small blobs that are read into memory: configurations, and what lies beside records.
+//! Small blobs that are read into memory: configurations, records and what lies beside them.
 
 use reqwest::Method;
 
 use super::auth::Access;
+use super::push::blob_of;
 use super::{Reference, Registry, RegistryError};
 use crate::digest::Digest;
 
@@ -17,13 +18,11 @@ impl Registry {
         digest: &Digest,
         limit: u64,
     ) -> Result<Vec<u8>, RegistryError> {
-        let what = format!(
-            "blob {digest} of {}/{}",
-            repository.host, repository.repository
-        );
+        let what = blob_of(repository, digest);
         let path = format!("/blobs/{digest}");
         let ask = self.ask(repository, &what, Method::GET, &path, Access::Pull)?;
         let bytes = self.call(&ask, limit).await?.body;
+        self.transfers.received(bytes.len());
         let found = Digest::of(&bytes);
         match found == *digest {
             true => Ok(bytes),

@@ -4,6 +4,7 @@ use reqwest::{Method, StatusCode, header};
 
 use super::auth::Access;
 use super::client::{Answer, Ask};
+use super::manifests::found;
 use super::upload::{Session, Upload};
 use super::{BlobContent, Reference, Registry, RegistryError};
 use crate::digest::Digest;
@@ -39,26 +40,7 @@ impl Registry {
         self.holds(repository, blob, Access::Pull).await
     }
 
-    pub(super) async fn holds(
-        &self,
-        repository: &Reference,
-        blob: &Descriptor,
-        access: Access,
-    ) -> Result<bool, RegistryError> {
-        let what = blob_of(repository, &blob.digest);
-        let Some(answer) = self.head_blob(repository, &blob.digest, access).await? else {
-            return Ok(false);
-        };
-        match length(&answer) {
-            Some(size) if size != blob.size => Err(RegistryError::Malformed {
-                what,
-                reason: format!("it has {size} bytes, expected {}", blob.size),
-            }),
-            _ => Ok(true),
-        }
-    }
-
-    /// The length in bytes that the repository tells of a blob; `None` if it does not have it.
+    /// The length of a blob of the repository in bytes; `None` if it does not have it.
     ///
     /// # Errors
     /// When that cannot be known.
@@ -67,32 +49,46 @@ impl Registry {
         repository: &Reference,
         digest: &Digest,
     ) -> Result<Option<u64>, RegistryError> {
-        let Some(answer) = self.head_blob(repository, digest, Access::Pull).await? else {
-            return Ok(None);
-        };
-        match length(&answer) {
-            Some(size) => Ok(Some(size)),
-            None => Err(RegistryError::Malformed {
-                what: blob_of(repository, digest),
-                reason: "its length is not told".into(),
+        let what = blob_of(repository, digest);
+        let found = self.probe(repository, digest, &what, Access::Pull).await?;
+        match found.map(|head| length(&head)) {
+            None => Ok(None),
+            Some(Some(size)) => Ok(Some(size)),
+            Some(None) => Err(RegistryError::Malformed {
+                what,
+                reason: "it does not tell the length".into(),
             }),
         }
     }
 
-    async fn head_blob(
+    pub(super) async fn holds(
+        &self,
+        repository: &Reference,
+        blob: &Descriptor,
+        access: Access,
+    ) -> Result<bool, RegistryError> {
+        let what = blob_of(repository, &blob.digest);
+        let found = self.probe(repository, &blob.digest, &what, access).await?;
+        match found.as_ref().map(length) {
+            None => Ok(false),
+            Some(Some(size)) if size != blob.size => Err(RegistryError::Malformed {
+                what,
+                reason: format!("it has {size} bytes, expected {}", blob.size),
+            }),
+            Some(_) => Ok(true),
+        }
+    }
+
+    async fn probe(
         &self,
         repository: &Reference,
         digest: &Digest,
+        what: &str,
         access: Access,
     ) -> Result<Option<Answer>, RegistryError> {
-        let what = blob_of(repository, digest);
         let path = format!("/blobs/{digest}");
-        let ask = self.ask(repository, &what, Method::HEAD, &path, access)?;
-        match self.call(&ask, BODY_LIMIT).await {
-            Ok(answer) => Ok(Some(answer)),
-            Err(RegistryError::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
+        let ask = self.ask(repository, what, Method::HEAD, &path, access)?;
+        found(self.call(&ask, BODY_LIMIT).await)
     }
 
     /// Sees to it that the repository has a blob: finds it there, mounts it from one of `mounts` (repositories of the
@@ -203,13 +199,13 @@ enum Mount {
     Nothing,
 }
 
-pub(super) fn blob_of(repository: &Reference, blob: &Digest) -> String {
-    format!(
-        "blob {blob} of {}/{}",
-        repository.host, repository.repository
-    )
+fn length(head: &Answer) -> Option<u64> {
+    head.header("content-length")?.parse().ok()
 }
 
-fn length(answer: &Answer) -> Option<u64> {
-    answer.header("content-length")?.parse().ok()
+pub(super) fn blob_of(repository: &Reference, digest: &Digest) -> String {
+    format!(
+        "blob {digest} of {}/{}",
+        repository.host, repository.repository
+    )
 }
