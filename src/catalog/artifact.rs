@@ -17,6 +17,9 @@ pub(super) const IMAGE_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+j
 /// The media type of a configuration that says nothing.
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
+/// The artifact type of the files that an image was made of.
+const SOURCES: &str = "application/vnd.imagewright.sources.v1";
+
 /// A document and the manifest around it.
 #[derive(Clone, Debug)]
 pub(super) struct Artifact {
@@ -70,6 +73,26 @@ impl Artifact {
             document,
             config,
             content: Some(content),
+            manifest,
+        }
+    }
+
+    /// Files that an image was made of.
+    pub(super) fn of_sources(files: &[&Descriptor]) -> Self {
+        let document = b"{}".to_vec();
+        let config = Descriptor::of(EMPTY, &document);
+        let manifest = identity::canonical_json(&Manifest {
+            schema_version: 2,
+            media_type: IMAGE_MANIFEST,
+            artifact_type: SOURCES,
+            config: config.clone(),
+            layers: files.to_vec(),
+            subject: None,
+        });
+        Self {
+            document,
+            config,
+            content: None,
             manifest,
         }
     }

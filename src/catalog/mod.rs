@@ -16,6 +16,7 @@ pub mod publish;
 mod query;
 mod record;
 mod signing;
+mod sources;
 mod sync;
 mod token;
 mod trust;

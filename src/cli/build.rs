@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::context::Context;
 use super::failure::Failure;
 use super::output::{self, size};
+use super::pipeline::artifacts::Artifacts;
 use super::pipeline::building::{Builder, Built, Work};
 use super::pipeline::materialise::Need;
 use super::pipeline::substitute::{Claim, Substitutes};
@@ -169,7 +170,14 @@ pub fn images(
         (false, false) => Work::Any,
     };
     let trust = places::trust(manifest, flags.trust_registry);
-    let builder = Builder::new((context, store, http), work, trust.clone(), substitutes)?;
+    let registry = places::lookup(context, http, manifest)?;
+    let artifacts = Artifacts {
+        context,
+        store,
+        http,
+        registry: registry.as_ref(),
+    };
+    let builder = Builder::new(artifacts, work, trust.clone(), substitutes)?;
     let mut all = Vec::new();
     for image in &manifest.images {
         let Some(content) = current

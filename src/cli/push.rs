@@ -11,6 +11,7 @@ use super::context::Context;
 use super::failure::{ErrorBody, Failure};
 use super::interrupt::Watched;
 use super::output::{self, size};
+use super::pipeline::artifacts::Artifacts;
 use super::pipeline::content::{self, Content};
 use super::pipeline::materialise::Need;
 use super::pipeline::places;
@@ -38,6 +39,9 @@ pub struct Arguments {
     /// Ask the registry what it has, and tell what would be sent; write nothing
     #[arg(long)]
     dry_run: bool,
+    /// Keep the wheels and debs too, for the day when an index or archive has dropped them
+    #[arg(long)]
+    with_sources: bool,
     /// Sign the records with the key in this file
     #[arg(long, value_name = "KEYFILE", env = "IMAGEWRIGHT_SIGNING_KEY")]
     sign: Option<PathBuf>,
@@ -75,6 +79,8 @@ pub struct PushedDocument {
     pub reference: String,
     /// The public key that signed.
     pub signed_by: Option<String>,
+    /// With `--with-sources`: the wheels and debs; all zero if they were kept before.
+    pub sources: Option<Traffic>,
     /// What was done.
     #[serde(flatten)]
     pub pushed: Pushed,
@@ -137,8 +143,15 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
         progress: &*context.progress,
         dry_run: arguments.dry_run,
     };
+    let artifacts = Artifacts {
+        context,
+        store: &store,
+        http: &http,
+        registry: lookup.as_ref(),
+    };
     let mut job = Job {
         publisher: &publisher,
+        artifacts: arguments.with_sources.then_some(artifacts),
         signer: signer.as_ref(),
         document: PushDocument {
             dry_run: arguments.dry_run,
@@ -259,6 +272,8 @@ fn prepare<'a>(
 
 struct Job<'a> {
     publisher: &'a Publisher<'a>,
+    /// Where wheels and debs come from that are kept too.
+    artifacts: Option<Artifacts<'a>>,
     signer: Option<&'a SecretKey>,
     document: PushDocument,
     failed: Vec<Failure>,
@@ -294,17 +309,21 @@ impl Job<'_> {
             };
             let publish = self.publisher.publish(catalog, &publication);
             match context.wait(publish) {
-                Ok(pushed) => self.pushed(&publication, pushed),
+                Ok(pushed) => {
+                    let kept = context.wait(self.keep(sources, catalog, image));
+                    let (kept, failure) = match kept {
+                        Ok(kept) => (kept, None),
+                        Err(failure) => (None, Some(failure)),
+                    };
+                    self.pushed(&publication, pushed, kept);
+                    if let Some(failure) = failure {
+                        self.failed(catalog, publication.name, failure);
+                    }
+                }
                 Err(error) => {
                     let failure = Failure::from(error);
                     let unreachable = failure.kind() == Kind::Unavailable;
-                    let repository = catalog.place().image(publication.name);
-                    self.document.failures.push(FailureDocument {
-                        name: publication.name.into(),
-                        repository: repository.to_string(),
-                        error: failure.to_json().error,
-                    });
-                    self.failed.push(failure);
+                    self.failed(catalog, publication.name, failure);
                     if unreachable {
                         break;
                     }
@@ -314,7 +333,44 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn pushed(&mut self, publication: &Publication<'_>, pushed: Pushed) {
+    /// Keeps the wheels and debs of an image too, if that is asked for.
+    async fn keep(
+        &self,
+        sources: &Sources<'_>,
+        catalog: &Catalog,
+        image: &Prepared<'_>,
+    ) -> Result<Option<Traffic>, Failure> {
+        let Some(artifacts) = self.artifacts else {
+            return Ok(None);
+        };
+        let mut all = Traffic::default();
+        for named in &image.images {
+            let built = &named.built.image;
+            if catalog.has_sources(&built.key).await? {
+                continue;
+            }
+            let locked = sources.locked(&named.name, built.platform)?;
+            let files = artifacts
+                .sources(image.request, sources.lock, locked)
+                .await?;
+            all += self
+                .publisher
+                .keep_sources(catalog, &built.key, &files)
+                .await?;
+        }
+        Ok(Some(all))
+    }
+
+    fn failed(&mut self, catalog: &Catalog, name: &str, failure: Failure) {
+        self.document.failures.push(FailureDocument {
+            name: name.into(),
+            repository: catalog.place().image(name).to_string(),
+            error: failure.to_json().error,
+        });
+        self.failed.push(failure);
+    }
+
+    fn pushed(&mut self, publication: &Publication<'_>, pushed: Pushed, sources: Option<Traffic>) {
         self.document.images.push(PushedDocument {
             name: publication.name.into(),
             platforms: publication
@@ -324,6 +380,7 @@ impl Job<'_> {
                 .collect(),
             reference: format!("{}@{}", pushed.repository, pushed.digest),
             signed_by: self.signer.map(|signer| signer.public().to_string()),
+            sources,
             pushed,
         });
     }
@@ -374,6 +431,13 @@ fn text(image: &PushedDocument, dry_run: bool) -> String {
             moved(&pushed.documents)
         ),
     ];
+    if let Some(sources) = &image.sources {
+        let told = match *sources == Traffic::default() {
+            true => "kept already".into(),
+            false => moved(sources),
+        };
+        lines.push(format!("  sources: {told}"));
+    }
     if let Some(before) = pushed.supersedes {
         lines.push(format!("  supersedes {before}"));
     }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::context::Context;
 use super::failure::Failure;
 use super::output;
+use super::pipeline::artifacts::Artifacts;
 use super::pipeline::building::{Builder, Order, Work};
 use super::pipeline::content;
 use super::pipeline::publishing::Sources;
@@ -146,9 +147,15 @@ fn sign(context: &Context, arguments: &Arguments) -> Result<SignDocument, Failur
         lookup: None,
         holders: &[],
     };
+    let artifacts = Artifacts {
+        context,
+        store: &store,
+        http: &http,
+        registry: None,
+    };
     let job = Job {
         context,
-        builder: Builder::new((context, &store, &http), Work::Own, Trust::default(), None)?,
+        builder: Builder::new(artifacts, Work::Own, Trust::default(), None)?,
         sources: &sources,
         publisher: Publisher {
             store: &store,

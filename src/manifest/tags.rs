@@ -18,6 +18,9 @@ use crate::diagnostic::{Explain, Kind, Problem, Span};
 /// How many digits of a commit stand in a tag.
 pub const GIT_DIGITS: usize = 12;
 
+/// Stands behind a commit when the work tree differs from it.
+pub const DIRTY: &str = "-dirty";
+
 /// The longest tag, in bytes.
 const LONGEST: usize = 128;
 
@@ -67,7 +70,7 @@ impl Explain for TagError {
 }
 
 /// The tag that `template` stands for: `{version}` replaced by `version`, `{git}` by the first [`GIT_DIGITS`] digits of
-/// the commit `git`, and what follows a `-` in it. The image's name is not in it.
+/// the commit `git`, behind which [`DIRTY`] may stand. The image's name is not in it.
 ///
 /// # Errors
 /// When the template needs what is not given, or a tag does not come of it.
@@ -90,10 +93,11 @@ pub fn expand(
     }
 }
 
-/// `4f0f3f2a1b2c-dirty` of a whole commit with `-dirty`.
-fn short(git: &str) -> String {
-    let (commit, rest) = git.split_at(git.find('-').unwrap_or(git.len()));
-    format!("{}{rest}", commit.get(..GIT_DIGITS).unwrap_or(commit))
+/// A commit with its first digits alone; what stands behind them stays.
+fn short(commit: &str) -> String {
+    let digits = commit.bytes().take_while(u8::is_ascii_hexdigit).count();
+    let (digits, rest) = commit.split_at(digits);
+    format!("{}{rest}", digits.get(..GIT_DIGITS).unwrap_or(digits))
 }
 
 /// `template` with its words replaced; else the word that has no value.
@@ -210,7 +214,7 @@ fn meaning(template: &str, request: &ImageRequest) -> Result<String, Mistake> {
         )
         .help("write version \"1.4.2\" in the image or at the top level")
     })?;
-    let commit = "0".repeat(GIT_DIGITS);
+    let commit = "0".repeat(GIT_DIGITS) + DIRTY;
     let len = request.name.value.len() + 1 + tag.replace("{git}", &commit).len();
     if len > LONGEST {
         return Err(Mistake::whole(
@@ -356,6 +360,7 @@ mod tests {
             ("{git}", "0123456789ab"),
             ("v{version}-{git}", "v1.4.2-0123456789ab"),
             ("stable", "stable"),
+            ("{git}.1", "0123456789ab.1"),
         ] {
             assert_eq!(
                 expand(template, Some("1.4.2"), Some(commit)).unwrap(),
@@ -363,6 +368,11 @@ mod tests {
                 "{template}"
             );
         }
+        let changed = format!("{commit}{DIRTY}");
+        assert_eq!(
+            expand("{git}", None, Some(&changed)).unwrap(),
+            "0123456789ab-dirty"
+        );
         for (template, word) in [("{version}", "{version}"), ("a-{git}", "{git}")] {
             let error = expand(template, None, None).unwrap_err();
             assert!(matches!(error, TagError::Unknown { word: found, .. } if found == word));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
+use super::mirror::{ArtifactMirror, Asked, MirrorError, Silence, ask, decisive};
 use crate::ambient::{Ambient, redact};
 use crate::diagnostic::{Explain, Kind};
 use crate::http::{Http, HttpError};
@@ -46,6 +47,33 @@ pub enum DebError {
     /// A wrong hash, or a store that cannot be written.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The place that keeps artifacts does not give it either.
+    #[error(transparent)]
+    Mirror(#[from] MirrorError),
+    /// Several places were asked.
+    #[error("{deb} cannot be fetched: {}", reasons(tried))]
+    Nowhere {
+        /// The package and its version.
+        deb: String,
+        /// What came of each, in the order in which they were asked.
+        tried: Vec<DebError>,
+    },
+}
+
+fn reasons(tried: &[DebError]) -> String {
+    let reason = |error: &DebError| match error {
+        DebError::Vanished { url, .. } => format!("{url} does not exist"),
+        DebError::NoMirror { suite, .. } => {
+            format!("nothing says where the Debian suite {suite} can be fetched from")
+        }
+        DebError::Http { source, .. } => source.to_string(),
+        other => other.to_string(),
+    };
+    tried.iter().map(reason).collect::<Vec<_>>().join("; ")
+}
+
+fn most_telling(tried: &[DebError]) -> Option<&dyn Explain> {
+    decisive(tried.iter().map(|error| error as &dyn Explain))
 }
 
 impl Explain for DebError {
@@ -55,6 +83,10 @@ impl Explain for DebError {
             Self::Vanished { .. } => Kind::NotFound,
             Self::Http { source, .. } => source.kind(),
             Self::Store(source) => source.kind(),
+            Self::Mirror(source) => source.kind(),
+            Self::Nowhere { tried, .. } => {
+                most_telling(tried).map_or(Kind::NotFound, Explain::kind)
+            }
         }
     }
     fn hint(&self) -> Option<String> {
@@ -63,10 +95,12 @@ impl Explain for DebError {
                 "declare the archive with `debian … mirror=\"…\"`, or set IMAGEWRIGHT_DEBIAN_MIRROR, or add the suite to the machine's apt sources".into(),
             ),
             Self::Vanished { .. } => Some(
-                "archives keep only current versions: run `imagewright lock --upgrade`, or declare a snapshot of the archive with `debian … mirror=\"…\"` to keep these; layers that a registry has need no debs".into(),
+                "archives keep only current versions: run `imagewright lock --upgrade`, or declare an archive that keeps the others with `debian … snapshot=\"…\"`; who still has it in the store can keep it in the registry with `imagewright push --with-sources`".into(),
             ),
             Self::Http { source, .. } => source.hint(),
             Self::Store(source) => source.hint(),
+            Self::Mirror(source) => source.hint(),
+            Self::Nowhere { tried, .. } => most_telling(tried).and_then(Explain::hint),
         }
     }
 }
@@ -84,6 +118,41 @@ pub struct DebSource<'a> {
     pub progress: &'a dyn Progress,
     /// The archive's URL, where the manifest declares one.
     pub mirror: Option<&'a str>,
+    /// An archive that keeps superseded packages, asked first; as [`snapshot_url`] gives it.
+    pub snapshot: Option<&'a str>,
+    /// Who is asked for what no archive gives.
+    pub fallback: Option<&'a dyn ArtifactMirror>,
+}
+
+/// The URL of a declared snapshot: `{timestamp}` in it stands for the second `epoch` of 1970 in UTC, as in
+/// `20240630T120000Z`.
+pub fn snapshot_url(declared: &str, epoch: i64) -> String {
+    let time = jiff::Timestamp::from_second(epoch).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    declared.replace("{timestamp}", &time.strftime("%Y%m%dT%H%M%SZ").to_string())
+}
+
+/// The URLs of archives that may have a suite's packages, in the order in which they are asked.
+fn archives(source: DebSource<'_>, suite: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    if let Some(snapshot) = source.snapshot {
+        let snapshot = snapshot.trim_end_matches('/');
+        if suite.ends_with("-security") {
+            // A snapshot has one folder for each archive, and the times below it.
+            let parts = snapshot.split('/');
+            let sibling = parts.map(|part| {
+                if part == "debian" {
+                    "debian-security"
+                } else {
+                    part
+                }
+            });
+            all.push(sibling.collect::<Vec<_>>().join("/"));
+        }
+        all.push(snapshot.to_owned());
+    }
+    all.extend(mirrors(suite, source.mirror, source.ambient));
+    all.dedup();
+    all
 }
 
 /// Brings all `debs` into the store's artifacts; those that are there already cost nothing.
@@ -96,13 +165,8 @@ pub async fn fetch_debs(source: DebSource<'_>, debs: &[&LockedDeb]) -> Result<()
         .filter(|deb| source.store.artifact(&deb.sha256).is_none())
         .map(|deb| (deb.sha256, *deb))
         .collect();
-    let fetches = missing.into_values().map(|deb| async move {
-        let name = describe(deb);
-        let id = source.progress.begin(Stage::Fetch, &name, Some(deb.size));
-        let fetched = fetch(source, deb, id).await;
-        source.progress.end(id);
-        fetched
-    });
+    let silence = &Silence::default();
+    let fetches = missing.into_values().map(|deb| fetch(source, deb, silence));
     stream::iter(fetches)
         .buffer_unordered(PARALLEL)
         .try_collect()
@@ -113,32 +177,58 @@ fn describe(deb: &LockedDeb) -> String {
     format!("{} {}", deb.package, deb.version)
 }
 
-/// Tries every mirror; the failure that tells most is returned: wrong bytes, then no answer, then absence.
-async fn fetch(source: DebSource<'_>, deb: &LockedDeb, id: u64) -> Result<(), DebError> {
-    let mut failure = None;
-    for mirror in mirrors(&deb.suite, source.mirror, source.ambient) {
-        let url = format!("{mirror}/{}", deb.path);
-        match download(source, deb, &url, id).await {
+/// Asks one place after the other. Who keeps artifacts by their digest is asked only if no archive had other bytes.
+async fn fetch(source: DebSource<'_>, deb: &LockedDeb, silence: &Silence) -> Result<(), DebError> {
+    let what = describe(deb);
+    let mut tried = match from_archives(source, deb, silence).await {
+        Ok(()) => return Ok(()),
+        Err(tried) => tried,
+    };
+    if tried.is_empty() {
+        tried.push(DebError::NoMirror {
+            deb: what.clone(),
+            suite: deb.suite.clone(),
+        });
+    }
+    let refused = tried.iter().any(|error| error.kind() == Kind::Refused);
+    if let Some(fallback) = source
+        .fallback
+        .filter(|_| !refused && !source.http.is_offline())
+    {
+        let asked = Asked {
+            what: &what,
+            sha256: &deb.sha256,
+            size: Some(deb.size),
+        };
+        match ask(fallback, asked, source.store, source.progress).await {
             Ok(()) => return Ok(()),
-            Err(error) => match (&failure, error.kind()) {
-                (Some(_), Kind::NotFound) => {}
-                _ => failure = Some(error),
-            },
+            Err(error) => tried.push(error.into()),
         }
     }
-    Err(failure.unwrap_or_else(|| DebError::NoMirror {
-        deb: describe(deb),
-        suite: deb.suite.clone(),
-    }))
+    match tried.len() {
+        1 => Err(tried.remove(0)),
+        _ => Err(DebError::Nowhere { deb: what, tried }),
+    }
 }
 
-async fn download(
+async fn from_archives(
     source: DebSource<'_>,
     deb: &LockedDeb,
-    url: &str,
-    id: u64,
-) -> Result<(), DebError> {
-    let failed = |error: HttpError| match error.kind() {
+    silence: &Silence,
+) -> Result<(), Vec<DebError>> {
+    let mut tried = Vec::new();
+    for archive in archives(source, &deb.suite) {
+        let url = format!("{archive}/{}", deb.path);
+        match download(source, deb, &url, silence).await {
+            Ok(()) => return Ok(()),
+            Err(error) => tried.push(error),
+        }
+    }
+    Err(tried)
+}
+
+fn failed(deb: &LockedDeb, url: &str, error: HttpError) -> DebError {
+    match error.kind() {
         Kind::NotFound => DebError::Vanished {
             deb: describe(deb),
             url: redact(url),
@@ -147,25 +237,54 @@ async fn download(
             deb: describe(deb),
             source: error,
         },
-    };
+    }
+}
+
+/// One piece of progress; over when dropped.
+struct Bar<'a>(&'a dyn Progress, u64);
+
+impl Drop for Bar<'_> {
+    fn drop(&mut self) {
+        self.0.end(self.1);
+    }
+}
+
+async fn download(
+    source: DebSource<'_>,
+    deb: &LockedDeb,
+    url: &str,
+    silence: &Silence,
+) -> Result<(), DebError> {
+    silence
+        .check(url)
+        .map_err(|error| failed(deb, url, error))?;
+    let progress = source.progress;
+    let bar = Bar(
+        progress,
+        progress.begin(Stage::Fetch, &describe(deb), Some(deb.size)),
+    );
     let response = source.http.get(url, login(url, source.ambient)).await;
-    let mut response = response.map_err(failed)?;
+    let mut response = response.map_err(|error| {
+        silence.note(url, &error);
+        failed(deb, url, error)
+    })?;
     let mut pending = source.store.pending()?;
     let mut received = 0;
     while let Some(chunk) = response
         .chunk()
         .await
-        .map_err(|error| failed(HttpError::from_reqwest(url, error)))?
+        .map_err(|error| failed(deb, url, HttpError::from_reqwest(url, error)))?
     {
         received += chunk.len() as u64;
         pending.append(&chunk)?;
-        source.progress.advance(id, chunk.len() as u64);
+        progress.advance(bar.1, chunk.len() as u64);
         // What is longer than locked cannot have the locked hash.
         if received > deb.size {
             break;
         }
     }
     let target = source.store.artifact_path(&deb.sha256);
-    pending.commit_verified(&target, &deb.sha256, &describe(deb))?;
+    let what = format!("{} from {}", describe(deb), redact(url));
+    pending.commit_verified(&target, &deb.sha256, &what)?;
     Ok(())
 }

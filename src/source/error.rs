@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::mirror::{MirrorError, decisive};
 use crate::diagnostic::{Explain, Kind};
 use crate::digest::Digest;
 use crate::http::HttpError;
@@ -97,9 +98,36 @@ pub enum SourceError {
         /// As it is.
         found: Digest,
     },
+    /// Neither the index nor the mirror gives it.
+    #[error("{error}; {mirror}")]
+    Nowhere {
+        /// What came of asking where it was locked from.
+        error: Box<SourceError>,
+        /// What came of asking the mirror.
+        mirror: MirrorError,
+    },
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl SourceError {
+    /// An index that does not tell the files of a project.
+    pub(super) fn list_of(project: &str, source: HttpError) -> Self {
+        Self::Http {
+            what: format!("the list of files of {project}"),
+            source,
+        }
+    }
+
+    /// Whether the file was not given, rather than a wrong one: then it may be had elsewhere.
+    pub(super) fn is_absence(&self) -> bool {
+        match self {
+            Self::Http { source, .. } => !matches!(source, HttpError::Offline { .. }),
+            Self::Dropped { .. } | Self::BrokenOff { .. } | Self::Unreadable { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 impl Explain for SourceError {
@@ -112,6 +140,9 @@ impl Explain for SourceError {
             Self::Dropped { .. } | Self::Project { .. } => Kind::NotFound,
             Self::WrongHash { .. } | Self::TooLong { .. } => Kind::Refused,
             Self::Changed { .. } => Kind::LockOutOfDate,
+            Self::Nowhere { error, mirror } => {
+                decisive([&**error as &dyn Explain, mirror]).map_or(Kind::NotFound, Explain::kind)
+            }
             Self::Store(error) => error.kind(),
         }
     }
@@ -124,7 +155,7 @@ impl Explain for SourceError {
                 "run once without --offline: what is fetched stays in the store".into()
             }
             Self::Dropped { .. } => {
-                "run `imagewright lock --upgrade` for this package to take a file that is offered, or use an index or mirror that still has this one".into()
+                "run `imagewright lock --upgrade` for this package to take a file that is offered, or use an index or mirror that still has this one; who still has it in the store can keep it in the registry with `imagewright push --with-sources`".into()
             }
             Self::WrongHash { .. } | Self::TooLong { .. } => {
                 "the server sends other bytes than were locked: if that is meant, run `imagewright lock --upgrade` for this package; otherwise do not trust it".into()
@@ -135,6 +166,9 @@ impl Explain for SourceError {
             }
             Self::Project { .. } => "build the wheel again, or correct its path in the manifest".into(),
             Self::Changed { .. } => "run `imagewright lock` to lock the file as it is now".into(),
+            Self::Nowhere { error, mirror } => {
+                return decisive([&**error as &dyn Explain, mirror]).and_then(Explain::hint);
+            }
         })
     }
 }

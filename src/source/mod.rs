@@ -3,12 +3,16 @@
 //! Owns where the bytes of a locked artifact come from and how they get here: nothing is in the store's `artifacts`
 //! that does not have its digest. Never resolves: a file that is gone is an error, not a reason to take another.
 //!
+//! When an index no longer has a file, or is out of reach, an [`ArtifactMirror`] may still keep it; the digest of what
+//! comes from there is verified all the same. Other bytes than were locked are an error, whoever could do better.
+//!
 //! A login reaches only the origin of its index ([`IndexLogins`]); redirects to other hosts lose it. Two processes
 //! that want the same artifact both download it; the later rename replaces equal bytes by equal bytes.
 
 pub mod debian;
 mod download;
 mod error;
+mod mirror;
 mod simple;
 
 use std::collections::BTreeMap;
@@ -20,8 +24,11 @@ use futures_util::future::try_join_all;
 use tokio::sync::Semaphore;
 use url::Url;
 
+use mirror::{Asked, Silence, ask};
+
 pub use download::Download;
 pub use error::SourceError;
+pub use mirror::{ArtifactMirror, MirrorError};
 
 use crate::ambient::{Ambient, IndexLogins, redact};
 use crate::digest::Digest;
@@ -51,6 +58,8 @@ pub struct FetchContext<'a> {
     pub progress: &'a dyn Progress,
     /// Requests at one time.
     pub jobs: usize,
+    /// Who is asked for a wheel that its index does not give.
+    pub fallback: Option<&'a dyn ArtifactMirror>,
 }
 
 impl std::fmt::Debug for FetchContext<'_> {
@@ -111,6 +120,7 @@ pub async fn fetch_wheels(
         ctx,
         logins: &logins,
         permits: &permits,
+        silence: Silence::default(),
     };
     let grouped = groups
         .iter()
@@ -194,6 +204,7 @@ struct Worker<'a> {
     ctx: &'a FetchContext<'a>,
     logins: &'a IndexLogins,
     permits: &'a Semaphore,
+    silence: Silence,
 }
 
 impl Worker<'_> {
@@ -211,20 +222,60 @@ impl Worker<'_> {
                 what: first.described(),
             });
         }
-        let files = {
-            let _permit = self.permits.acquire().await;
-            simple::files(self.ctx.http, self.logins, index, project).await?
+        let files = match self.page(index, project).await {
+            Ok(files) => files,
+            Err(error) => return self.elsewhere(group, error).await,
         };
         let downloads = group.iter().map(|wanted| async {
-            let Some(url) = files.get(wanted.file) else {
-                return Err(SourceError::Dropped {
+            let error = match files.get(wanted.file) {
+                Some(url) => return self.download(wanted, url.clone()).await,
+                None => SourceError::Dropped {
                     what: wanted.described(),
                     from: redact(index),
-                });
+                },
             };
-            self.download(wanted, url.clone()).await
+            self.elsewhere(std::slice::from_ref(wanted), error).await
         });
         try_join_all(downloads).await?;
+        Ok(())
+    }
+
+    async fn page(&self, index: &str, project: &str) -> Result<BTreeMap<String, Url>, SourceError> {
+        let _permit = self.permits.acquire().await;
+        self.silence
+            .check(index)
+            .map_err(|source| SourceError::list_of(project, source))?;
+        let page = simple::files(self.ctx.http, self.logins, index, project).await;
+        self.listen(index, page)
+    }
+
+    /// Remembers a server that gave no answer.
+    fn listen<T>(&self, url: &str, result: Result<T, SourceError>) -> Result<T, SourceError> {
+        if let Err(SourceError::Http { source, .. }) = &result {
+            self.silence.note(url, source);
+        }
+        result
+    }
+
+    /// Asks the mirror for wheels that `error` kept from being fetched where they come from.
+    async fn elsewhere(&self, group: &[Wanted<'_>], error: SourceError) -> Result<(), SourceError> {
+        let Some(mirror) = self.ctx.fallback.filter(|_| error.is_absence()) else {
+            return Err(error);
+        };
+        for wanted in group {
+            let _permit = self.permits.acquire().await;
+            let asked = Asked {
+                what: &wanted.described(),
+                sha256: &wanted.wheel.sha256,
+                size: wanted.wheel.size,
+            };
+            if let Err(mirror) = ask(mirror, asked, self.ctx.store, self.ctx.progress).await {
+                return Err(SourceError::Nowhere {
+                    error: Box::new(error),
+                    mirror,
+                });
+            }
+        }
         Ok(())
     }
 
@@ -237,16 +288,29 @@ impl Worker<'_> {
     }
 
     async fn download(&self, wanted: &Wanted<'_>, url: Url) -> Result<(), SourceError> {
-        let _permit = self.permits.acquire().await;
-        let download = Download {
-            what: wanted.described(),
-            label: wanted.file,
-            login: self.logins.for_url(&url).cloned(),
-            url,
-            sha256: wanted.wheel.sha256,
-            size: wanted.wheel.size,
+        let text = url.to_string();
+        let fetched = {
+            let _permit = self.permits.acquire().await;
+            let download = Download {
+                what: wanted.described(),
+                label: wanted.file,
+                login: self.logins.for_url(&url).cloned(),
+                url,
+                sha256: wanted.wheel.sha256,
+                size: wanted.wheel.size,
+            };
+            match self.silence.check(&text) {
+                Ok(()) => self.listen(&text, download.run(self.ctx).await),
+                Err(source) => Err(SourceError::Http {
+                    what: wanted.described(),
+                    source,
+                }),
+            }
         };
-        download.run(self.ctx).await
+        match fetched {
+            Ok(()) => Ok(()),
+            Err(error) => self.elsewhere(std::slice::from_ref(wanted), error).await,
+        }
     }
 
     /// Takes a wheel of the project into the store.

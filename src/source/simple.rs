@@ -23,10 +23,7 @@ pub(super) async fn files(
     project: &str,
 ) -> Result<BTreeMap<String, Url>, SourceError> {
     let page = format!("{}/{project}/", index.trim_end_matches('/'));
-    let failed = |source| SourceError::Http {
-        what: format!("the list of files of {project}"),
-        source,
-    };
+    let failed = |source| SourceError::list_of(project, source);
     let unreadable = |reason: String| SourceError::Unreadable {
         url: redact(&page),
         reason,

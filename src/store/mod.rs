@@ -287,6 +287,19 @@ impl Store {
         Ok(digest)
     }
 
+    /// Makes the blob `digest` an artifact; its bytes are verified already.
+    ///
+    /// # Errors
+    /// When it is neither, or cannot be moved.
+    pub fn adopt_blob(&self, digest: &Digest) -> Result<(), StoreError> {
+        let target = self.artifact_path(digest);
+        match fs::rename(self.blob_path(digest), &target) {
+            // Another process was faster.
+            Err(_) if target.is_file() => Ok(()),
+            moved => moved.map_err(StoreError::io("write", &target)),
+        }
+    }
+
     /// Waits for, then holds, the advisory lock `name` until the guard is dropped. Names are letters, digits, `-`.
     pub fn lock(&self, name: &str) -> Result<LockGuard, StoreError> {
         self.locker(name)()

@@ -11,7 +11,7 @@ use imagewright::http::Http;
 use imagewright::lock::LockedDeb;
 use imagewright::progress::Silent;
 use imagewright::resolve::debian::{AboveRequest, Installed, resolve_above};
-use imagewright::source::debian::{DebError, DebSource, fetch_debs};
+use imagewright::source::debian::{DebError, DebSource, fetch_debs, snapshot_url};
 use imagewright::store::Store;
 
 use crate::archive::{Archive, Key, NOW};
@@ -81,6 +81,16 @@ impl Fetching {
         mirror: Option<&str>,
         offline: bool,
     ) -> Result<(), DebError> {
+        self.fetch_with(ambient, mirror, None, offline)
+    }
+
+    fn fetch_with(
+        &self,
+        ambient: &Ambient,
+        mirror: Option<&str>,
+        snapshot: Option<&str>,
+        offline: bool,
+    ) -> Result<(), DebError> {
         let http = Http::new(ambient, offline).unwrap();
         let source = DebSource {
             http: &http,
@@ -88,6 +98,8 @@ impl Fetching {
             store: &self.store,
             progress: &Silent,
             mirror,
+            snapshot,
+            fallback: None,
         };
         let debs: Vec<&LockedDeb> = self.debs.iter().collect();
         runtime().block_on(fetch_debs(source, &debs))
@@ -140,7 +152,9 @@ fn changed_cut_and_vanished_debs_are_named() {
         let text = error.to_string();
         let expected = fetching.debs[0].sha256.to_string();
         assert!(
-            text.starts_with("one 1.0 has sha256:") && text.contains(&expected),
+            text.starts_with("one 1.0 from http://")
+                && text.contains(" has sha256:")
+                && text.contains(&expected),
             "{text}"
         );
         assert!(fetching.store.artifact(&fetching.debs[0].sha256).is_none());
@@ -156,7 +170,7 @@ fn changed_cut_and_vanished_debs_are_named() {
     );
     let hint = error.hint().unwrap();
     assert!(
-        hint.contains("lock --upgrade") && hint.contains("mirror="),
+        hint.contains("lock --upgrade") && hint.contains("snapshot="),
         "{hint}"
     );
     let error = fetching
@@ -167,4 +181,62 @@ fn changed_cut_and_vanished_debs_are_named() {
         .fetch(&Ambient::default(), mirror, true)
         .unwrap_err();
     assert!(error.to_string().contains("--offline"), "{error}");
+}
+
+#[test]
+fn a_snapshot_gives_what_the_archive_has_dropped() {
+    let fetching = Fetching::new();
+    let archive = &fetching.archive;
+    let declared = format!("{}/kept/{{timestamp}}/", archive.url);
+    let snapshot = snapshot_url(&declared, 1_719_748_800);
+    assert_eq!(
+        snapshot,
+        format!("{}/kept/20240630T120000Z/", archive.url),
+        "the time of the lock in UTC"
+    );
+    let kept = archive.path("kept/20240630T120000Z");
+    fs::create_dir_all(&kept).unwrap();
+    fs::rename(archive.path("pool"), kept.join("pool")).unwrap();
+    let fetch = |snapshot: Option<&str>| {
+        fetching.fetch_with(&Ambient::default(), Some(&archive.url), snapshot, false)
+    };
+    assert_eq!(fetch(None).unwrap_err().kind(), Kind::NotFound);
+    fetch(Some(&snapshot)).unwrap();
+    for deb in &fetching.debs {
+        assert!(fetching.store.artifact(&deb.sha256).is_some());
+    }
+}
+
+#[test]
+fn a_snapshot_that_has_nothing_does_no_harm_and_every_place_is_named() {
+    let fetching = Fetching::new();
+    let archive = &fetching.archive;
+    let snapshot = format!("{}/kept", archive.url);
+    let fetch = || {
+        fetching.fetch_with(
+            &Ambient::default(),
+            Some(&archive.url),
+            Some(&snapshot),
+            false,
+        )
+    };
+    fs::rename(archive.path("pool/one.deb"), archive.path("one.deb")).unwrap();
+    let error = fetch().unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+    let told = error.to_string();
+    let expected = format!(
+        "one 1.0 cannot be fetched: {snapshot}/pool/one.deb does not exist; {}/pool/one.deb does not exist",
+        archive.url
+    );
+    assert_eq!(told, expected);
+    fs::create_dir_all(archive.path("kept/pool")).unwrap();
+    fs::write(archive.path("kept/pool/one.deb"), "other bytes").unwrap();
+    let error = fetch().unwrap_err();
+    assert_eq!(error.kind(), Kind::Refused, "{error}");
+    assert!(
+        error.to_string().contains("from http://") && error.to_string().contains("does not exist"),
+        "{error}"
+    );
+    fs::rename(archive.path("one.deb"), archive.path("pool/one.deb")).unwrap();
+    fetch().unwrap();
 }

@@ -68,6 +68,7 @@ impl Bench {
                 project_dir: self.folder.path(),
                 progress: &self.told,
                 jobs: 4,
+                fallback: None,
             })
             .await
         })

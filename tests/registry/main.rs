@@ -22,6 +22,7 @@ mod lab;
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod project;
 mod sample;
+mod sources;
 mod storms;
 mod story;
 mod substitution;

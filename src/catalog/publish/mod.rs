@@ -13,6 +13,7 @@ mod records;
 mod report;
 mod sender;
 mod sign;
+mod sources;
 
 use futures_util::future::BoxFuture;
 
@@ -20,6 +21,7 @@ pub use describe::{Facts, describe};
 pub use report::{Count, Pushed, Traffic};
 pub use sender::Uploads;
 pub use sign::{Evidence, Signed, ToSign};
+pub use sources::SourceFile;
 
 use super::{Accounts, Catalog, CatalogError, Record, SecretKey};
 use crate::digest::Digest;

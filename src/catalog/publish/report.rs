@@ -55,6 +55,19 @@ impl Count {
     }
 }
 
+impl std::ops::AddAssign for Traffic {
+    fn add_assign(&mut self, more: Self) {
+        for (count, more) in [
+            (&mut self.uploaded, more.uploaded),
+            (&mut self.mounted, more.mounted),
+            (&mut self.existing, more.existing),
+        ] {
+            count.count += more.count;
+            count.bytes += more.bytes;
+        }
+    }
+}
+
 impl Pushed {
     /// Nothing moved yet.
     pub(super) fn new(repository: String, digest: Digest) -> Self {

@@ -24,7 +24,7 @@ pub struct Uploads(Mutex<BTreeMap<(String, Digest), Arc<tokio::sync::Mutex<bool>
 
 impl Uploads {
     /// Waits for its turn; true: the repository has the blob by now.
-    async fn enter(&self, repository: &Reference, blob: &Digest) -> OwnedMutexGuard<bool> {
+    pub(super) async fn enter(&self, repository: &Reference, blob: &Digest) -> OwnedMutexGuard<bool> {
         let key = (
             format!("{}/{}", repository.host, repository.repository),
             *blob,
@@ -106,7 +106,7 @@ impl<'a> Sender<'a> {
     }
 
     /// Keeps other processes that use this store from sending the same blob at the same time; they find it afterwards.
-    async fn exclusive(&self, blob: &Digest) -> Result<LockGuard, CatalogError> {
+    pub(super) async fn exclusive(&self, blob: &Digest) -> Result<LockGuard, CatalogError> {
         let wait = self.publisher.store.locker(&format!("push-{}", blob.hex()));
         match tokio::task::spawn_blocking(wait).await {
             Ok(held) => Ok(held?),

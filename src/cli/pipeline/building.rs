@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::artifacts::Artifacts;
 use super::content::Content;
 use super::job::Job;
 use super::materialise::{self, Need};
@@ -13,7 +14,6 @@ use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::diagnostic::Kind;
 use crate::digest::Digest;
-use crate::http::Http;
 use crate::identity::{self, ConfigDocument, SetDocument};
 use crate::image::Image;
 use crate::layer::{Layer, LayerContent};
@@ -77,8 +77,7 @@ pub struct Builder<'a> {
     pub context: &'a Context,
     /// Where everything goes.
     pub store: &'a Store,
-    /// The network.
-    pub http: &'a Http,
+    artifacts: Artifacts<'a>,
     state: State,
     work: Work,
     trust: Trust,
@@ -97,16 +96,16 @@ struct Stored {
 impl<'a> Builder<'a> {
     /// Opens the state. Without `substitutes` nobody is asked.
     pub fn new(
-        (context, store, http): (&'a Context, &'a Store, &'a Http),
+        artifacts: Artifacts<'a>,
         work: Work,
         trust: Trust,
         substitutes: Option<Substitutes<'a>>,
     ) -> Result<Self, Failure> {
         Ok(Self {
-            state: store.state()?,
-            context,
-            store,
-            http,
+            state: artifacts.store.state()?,
+            context: artifacts.context,
+            store: artifacts.store,
+            artifacts,
             work,
             trust,
             substitutes: substitutes.filter(|_| work == Work::Any),
@@ -269,8 +268,8 @@ impl<'a> Builder<'a> {
         substitutes: Option<&Substitutes<'_>>,
         lock: &Lock,
     ) -> Result<Built, Failure> {
-        let tools = (self.context, self.store, self.http, &self.state);
-        let made = Job::new(tools, substitutes, order, lock).run().await?;
+        let job = Job::new(self.artifacts, &self.state, substitutes, order, lock);
+        let made = job.run().await?;
         let cache = substitutes.map(|substitutes| substitutes.catalog().place().cache());
         let claim = cache.filter(|_| !made.beliefs.is_empty());
         Ok(Built {

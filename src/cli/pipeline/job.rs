@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::artifacts::Artifacts;
 use super::bases;
 use super::building::{Order, Timings};
 use super::substitute::Substitutes;
@@ -12,7 +13,6 @@ use crate::catalog::Belief;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::digest::Digest;
-use crate::http::Http;
 use crate::identity::{ConfigDocument, FetchDocument, LayerDocument};
 use crate::image::{Image, Parts, assemble};
 use crate::layer::files::{self, UserParts};
@@ -20,7 +20,6 @@ use crate::layer::{Layer, LayerContent, PinnedWheel, build_wheel_layers, plan};
 use crate::lock::{Lock, LockedBase};
 use crate::progress::Progress;
 use crate::resolve::base::BaseImage;
-use crate::source::{FetchContext, fetch_file, fetch_wheels};
 use crate::store::{State, Store};
 
 /// The documents behind a built image's keys; kept under its image key for `why`.
@@ -51,7 +50,7 @@ pub struct Made {
 pub(super) struct Job<'a> {
     pub context: &'a Context,
     pub store: &'a Store,
-    pub http: &'a Http,
+    pub artifacts: Artifacts<'a>,
     pub state: &'a State,
     pub substitutes: Option<&'a Substitutes<'a>>,
     pub order: &'a Order<'a>,
@@ -66,15 +65,16 @@ pub(super) struct Job<'a> {
 impl<'a> Job<'a> {
     /// Begins; nothing is done yet.
     pub fn new(
-        (context, store, http, state): (&'a Context, &'a Store, &'a Http, &'a State),
+        artifacts: Artifacts<'a>,
+        state: &'a State,
         substitutes: Option<&'a Substitutes<'a>>,
         order: &'a Order<'a>,
         lock: &'a Lock,
     ) -> Self {
         Self {
-            context,
-            store,
-            http,
+            context: artifacts.context,
+            store: artifacts.store,
+            artifacts,
             state,
             substitutes,
             order,
@@ -93,7 +93,8 @@ impl<'a> Job<'a> {
         let mut os = self.find_os(base.as_ref()).await?;
         self.check_sandbox(&os)?;
         let begun = self.lap("OS layers", begun);
-        self.fetch().await?;
+        let (request, locked) = (self.order.request, &self.order.locked);
+        self.artifacts.fetch(request, self.lock, locked).await?;
         let begun = self.lap("fetch", begun);
         self.make_os(base.as_ref(), &mut os).await?;
         let begun = self.lap("OS layers", begun);
@@ -173,42 +174,11 @@ impl<'a> Job<'a> {
         Instant::now()
     }
 
-    async fn fetch(&self) -> Result<(), Failure> {
-        let request = self.order.request;
-        let indexes: Vec<(String, String)> = request
-            .indexes
-            .iter()
-            .map(|index| (index.name.clone(), index.url.clone()))
-            .collect();
-        let fetching = FetchContext {
-            http: self.http,
-            store: self.store,
-            ambient: self.context.ambient(),
-            indexes: &indexes,
-            project_dir: &self.context.folder,
-            progress: &*self.context.progress,
-            jobs: 8,
-        };
-        let wheels: Vec<_> = self
-            .order
-            .locked
-            .wheels
-            .iter()
-            .filter_map(|file| self.lock.wheels.get_key_value(file))
-            .map(|(file, wheel)| (file.as_str(), wheel))
-            .collect();
-        fetch_wheels(&wheels, &fetching).await?;
-        for fetch in &request.fetches {
-            fetch_file(&fetch.to, &fetch.url, &fetch.sha256, &fetching).await?;
-        }
-        Ok(())
-    }
-
     async fn base(&self) -> Result<Option<BaseImage>, Failure> {
         let LockedBase::From { reference, digest } = &self.order.locked.base else {
             return Ok(None);
         };
-        let (context, store, http) = (self.context, self.store, self.http);
+        let (context, store, http) = (self.context, self.store, self.artifacts.http);
         let platform = self.order.platform;
         let base = bases::inspect(context, store, http, reference, Some(*digest), platform).await?;
         Ok(Some(base))

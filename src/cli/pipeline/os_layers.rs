@@ -17,7 +17,6 @@ use crate::layer::{Layer, LayerContent};
 use crate::lock::{LockedBase, LockedDeb};
 use crate::progress::Progress;
 use crate::resolve::base::{BaseImage, read_files};
-use crate::source::debian::{DebSource, fetch_debs};
 
 /// The accounts of an image's user land, as text.
 const ACCOUNTS: [&str; 2] = ["etc/passwd", "etc/group"];
@@ -103,14 +102,10 @@ impl Job<'_> {
         from: Option<&BaseImage>,
         os: &mut OsLayers,
     ) -> Result<(), Failure> {
-        let mirror = match &self.order.locked.base {
-            LockedBase::Debian { mirror, .. } => mirror.as_deref(),
-            LockedBase::From { .. } => None,
-        };
         if let Some(request) = self.base_request() {
             self.document(request.document(), &request.comment);
             if os.base.is_none() {
-                os.base = Some(self.make(&request, mirror, &[]).await?);
+                os.base = Some(self.make(&request, &[]).await?);
             }
         }
         let below = below(
@@ -124,19 +119,14 @@ impl Job<'_> {
                 let known = self.known_os(&request).await?;
                 os.own = Some(match known {
                     Some(known) => known,
-                    None => self.make(&request, mirror, &below).await?,
+                    None => self.make(&request, &below).await?,
                 });
             }
         }
         Ok(())
     }
 
-    async fn make(
-        &self,
-        request: &DebianRequest<'_>,
-        mirror: Option<&str>,
-        below: &[Layer],
-    ) -> Result<OsLayer, Failure> {
+    async fn make(&self, request: &DebianRequest<'_>, below: &[Layer]) -> Result<OsLayer, Failure> {
         if request.architecture != host_architecture() {
             return Err(Failure::plain(
                 Kind::Unavailable,
@@ -149,16 +139,10 @@ impl Job<'_> {
             ));
         }
         let progress = &*self.context.progress;
-        let source = DebSource {
-            http: self.http,
-            ambient: self.context.ambient(),
-            store: self.store,
-            progress,
-            mirror,
-        };
         let dpkg = self.dpkg();
         dpkg.check()?;
-        fetch_debs(source, &request.debs).await?;
+        let (asked, locked) = (self.order.request, &self.order.locked);
+        self.artifacts.debs(asked, locked, &request.debs).await?;
         let built = if below.is_empty() {
             build_base(self.store, &dpkg, request, progress)?
         } else {

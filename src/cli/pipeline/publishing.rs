@@ -15,7 +15,7 @@ use crate::identity::RequestDocument;
 use crate::image::{Image, sbom};
 use crate::layer::{Layer, LayerContent};
 use crate::lock::{Lock, LockedBase, LockedImage};
-use crate::manifest::tags::{self, GIT_DIGITS};
+use crate::manifest::tags::{self, DIRTY, GIT_DIGITS};
 use crate::manifest::{ImageRequest, Platform};
 use crate::oci::{Descriptor, ReadError};
 use crate::progress::Progress;
@@ -148,7 +148,7 @@ pub fn commit(folder: &Path) -> Result<String, Failure> {
     let commit = git(folder, &["rev-parse", "--verify", "HEAD^{commit}"])?;
     let changed = git(folder, &["status", "--porcelain", "--untracked-files=no"])?;
     let commit = commit.get(..GIT_DIGITS).unwrap_or(&commit);
-    let dirty = if changed.is_empty() { "" } else { "-dirty" };
+    let dirty = if changed.is_empty() { "" } else { DIRTY };
     Ok(format!("{commit}{dirty}"))
 }
 

@@ -1,0 +1,57 @@
+//! Wheels and debs that a registry keeps for the day when an index or archive has dropped them.
+//!
+//! They lie in the cache repository as blobs, found by their SHA-256 alone. An artifact manifest under
+//! `sources-<image key>` names those of an image, so that retention keeps them.
+
+use super::{Catalog, CatalogError};
+use crate::digest::Digest;
+use crate::oci::Descriptor;
+use crate::progress::Progress;
+use crate::registry::{Reference, RegistryError};
+use crate::store::Store;
+
+/// The largest file that is fetched when its length is not known, in bytes.
+const LARGEST: u64 = 64 << 30;
+
+impl Catalog {
+    /// Brings the file with this SHA-256, whose length in bytes is `size` if that is known, into the store's artifacts,
+    /// verified; false if the registry does not keep it.
+    ///
+    /// # Errors
+    /// Those of the registry; other bytes than promised.
+    pub async fn source(
+        &self,
+        sha256: &Digest,
+        size: Option<u64>,
+        store: &Store,
+        progress: &dyn Progress,
+    ) -> Result<bool, CatalogError> {
+        let cache = self.place.cache();
+        let Some(found) = self.registry.blob_size(&cache, sha256).await? else {
+            return Ok(false);
+        };
+        let limit = size.unwrap_or(LARGEST);
+        if found > limit {
+            let what = format!("{sha256} in {cache}");
+            return Err(RegistryError::TooLarge { what, limit }.into());
+        }
+        let blob = Descriptor::new("", *sha256, size.unwrap_or(found));
+        self.registry.blob(&cache, &blob, store, progress).await?;
+        store.adopt_blob(sha256)?;
+        Ok(true)
+    }
+
+    /// Whether the registry keeps the sources of the image with this key.
+    ///
+    /// # Errors
+    /// When that cannot be known.
+    pub async fn has_sources(&self, image: &Digest) -> Result<bool, CatalogError> {
+        let found = self.registry.head_manifest(&self.sources(image)).await?;
+        Ok(found.is_some())
+    }
+
+    /// The tag that names the sources of an image.
+    pub(super) fn sources(&self, image: &Digest) -> Reference {
+        self.tagged(&format!("sources-{}", image.hex()))
+    }
+}
