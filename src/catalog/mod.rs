@@ -9,6 +9,7 @@ mod error;
 mod lookup;
 mod place;
 mod record;
+pub mod satisfy;
 mod trust;
 
 pub use error::CatalogError;

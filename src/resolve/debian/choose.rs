@@ -334,7 +334,14 @@ fn upstream(version: &str) -> String {
         .map_or_else(|_| version.to_owned(), |version| version.upstream_version)
 }
 
-/// Whether a manifest's version means `found`; see the head of this file.
+/// Whether a manifest's version means the Debian version `found`: it is that version, the same without its epoch, its
+/// upstream part, or a beginning of that.
+pub fn version_fits(wanted: &str, found: &str) -> bool {
+    let found = found.parse::<Version>();
+    found.is_ok_and(|found| matches_version(wanted, &found))
+}
+
+/// As [`version_fits`]; see the head of this file.
 fn matches_version(wanted: &str, found: &Version) -> bool {
     let (epoch, rest) = match wanted.split_once(':') {
         Some((epoch, rest)) => (Some(epoch), rest),

@@ -14,7 +14,9 @@ mod release;
 mod solve;
 
 pub use archive::{ArchiveError, ArchiveSpec, Outside, load, login, mirrors};
-pub use choose::{AboveRequest, BaseRequest, BaseSolution, Installed, resolve_above, resolve_base};
+pub use choose::{
+    AboveRequest, BaseRequest, BaseSolution, Installed, resolve_above, resolve_base, version_fits,
+};
 pub use openpgp::{Keyring, SignatureError};
 pub use packages::{NotStanzas, Package, Priority, Universe};
 pub use release::Release;
