@@ -35,6 +35,7 @@ use std::sync::Arc;
 
 pub use bases::{DEFAULT_BASE, builtin_base, builtin_names};
 pub use model::*;
+pub use requirement::normalise;
 pub use schema::kdl_schema;
 pub use template::{cells, expand};
 

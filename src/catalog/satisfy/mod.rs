@@ -17,7 +17,7 @@ use std::fmt;
 use super::Record;
 use crate::digest::Digest;
 use crate::identity::{self, BaseDocument, OsDocument, RequestDocument};
-use crate::resolve::debian::version_fits;
+use crate::resolve::debian::means_version;
 
 /// A request, and what its project's folder says of it.
 #[derive(Clone, Copy, Debug)]
@@ -139,7 +139,7 @@ fn os_package(os: &OsDocument, offer: &Offer, reasons: &mut Reasons) {
     match (offer.os.get(&os.name), &os.version) {
         (Some(_), None) => {}
         (Some(found), Some(version)) => {
-            if !version_fits(version, found) {
+            if !means_version(version, found) {
                 reasons.wrong(about, format!("it has {found}"));
             }
         }

@@ -334,14 +334,16 @@ fn upstream(version: &str) -> String {
         .map_or_else(|_| version.to_owned(), |version| version.upstream_version)
 }
 
-/// Whether a manifest's version means the Debian version `found`: it is that version, the same without its epoch, its
-/// upstream part, or a beginning of that.
-pub fn version_fits(wanted: &str, found: &str) -> bool {
-    let found = found.parse::<Version>();
-    found.is_ok_and(|found| matches_version(wanted, &found))
+/// Whether the version that a person wrote means the package version `found`: see the head of this file. A text that is
+/// not a Debian version means itself.
+pub fn means_version(wanted: &str, found: &str) -> bool {
+    match found.parse() {
+        Ok(found) => matches_version(wanted, &found),
+        Err(_) => wanted == found,
+    }
 }
 
-/// As [`version_fits`]; see the head of this file.
+/// Whether a manifest's version means `found`; see the head of this file.
 fn matches_version(wanted: &str, found: &Version) -> bool {
     let (epoch, rest) = match wanted.split_once(':') {
         Some((epoch, rest)) => (Some(epoch), rest),
