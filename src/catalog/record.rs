@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Signature;
 use crate::digest::Digest;
 use crate::identity::{BaseDocument, OsDocument, PipDocument, RequestDocument};
+use crate::layer::Layer;
 use crate::manifest::Platform;
 use crate::oci::Descriptor;
 
@@ -221,6 +222,21 @@ impl Record {
     pub const MEDIA_TYPE: &'static str = "application/vnd.imagewright.record.v1+json";
 }
 
+impl RecordLayer {
+    /// What a record says of `layer`.
+    pub fn of(layer: &Layer, key: Option<Digest>) -> Self {
+        Self {
+            key,
+            media_type: layer.media_type.clone(),
+            digest: layer.digest,
+            size: layer.size,
+            diff_id: layer.diff_id,
+            unpacked: layer.unpacked,
+            comment: layer.comment.clone(),
+        }
+    }
+}
+
 impl LayerRecord {
     /// The version of the schema that this program writes.
     pub const VERSION: u32 = 1;
@@ -228,4 +244,6 @@ impl LayerRecord {
     pub const ARTIFACT_TYPE: &'static str = "application/vnd.imagewright.layer.v1";
     /// The media type of the document.
     pub const MEDIA_TYPE: &'static str = "application/vnd.imagewright.layer.v1+json";
+    /// The media type of the document of a layer's paths.
+    pub const PATHS_MEDIA_TYPE: &'static str = "application/vnd.imagewright.paths.v1+json";
 }

@@ -194,7 +194,7 @@ fn wheel_document(
     })
 }
 
-fn fetch_document(fetch: &FetchSpec) -> FetchDocument {
+pub(super) fn fetch_document(fetch: &FetchSpec) -> FetchDocument {
     let FetchSpec {
         url: _, // the hash says what it is
         sha256,

@@ -289,16 +289,26 @@ impl Store {
 
     /// Waits for, then holds, the advisory lock `name` until the guard is dropped. Names are letters, digits, `-`.
     pub fn lock(&self, name: &str) -> Result<LockGuard, StoreError> {
+        self.locker(name)()
+    }
+
+    /// [`Store::lock`] as a function that another thread can wait in.
+    pub fn locker(
+        &self,
+        name: &str,
+    ) -> impl FnOnce() -> Result<LockGuard, StoreError> + Send + use<> {
         let path = self.base.join("locks").join(name);
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(StoreError::io("open", &path))?;
-        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
-            .map_err(|error| StoreError::io("lock", &path)(error.into()))?;
-        Ok(LockGuard { _file: file })
+        move || {
+            let file = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&path)
+                .map_err(StoreError::io("open", &path))?;
+            rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
+                .map_err(|error| StoreError::io("lock", &path)(error.into()))?;
+            Ok(LockGuard { _file: file })
+        }
     }
 }
 
