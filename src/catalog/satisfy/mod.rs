@@ -5,11 +5,15 @@
 //! indexes and `exclude-newer` shape what was not asked for by name, so that they must be the same; hashes, the
 //! project's wheels and `index=` show in the lock beside a record only.
 
+mod choose;
+mod fragment;
 mod offer;
 mod python;
 #[cfg(test)]
 mod tests;
 
+pub use choose::{Choice, choose, narrowed};
+pub use fragment::Fragment;
 pub use offer::{Offer, Offered};
 
 use std::fmt;
