@@ -5,14 +5,17 @@
 //! Records are appended, never changed: a tag with a key in its name never moves, and a record's own tag holds the
 //! digest of its document, so that writers need no lock and readers know what they have. Nothing here builds.
 
+mod artifact;
 mod checked;
 mod error;
 mod index;
 mod lookup;
 mod place;
+pub mod publish;
 mod query;
 mod record;
 pub mod satisfy;
+mod signing;
 mod sync;
 mod token;
 mod trust;
@@ -26,6 +29,7 @@ pub use record::{
     Accounts, BaseRecord, Keys, LayerRecord, OsRequest, PackageRecord, Record, RecordLayer,
     RequestRecord,
 };
+pub use signing::{SecretKey, SecretKeyError};
 pub use sync::{Synced, put_local};
 pub use token::PageToken;
 pub use trust::{Belief, LayerStatement, Signature, Statement, Trust};

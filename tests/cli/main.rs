@@ -13,6 +13,7 @@ mod explaining;
 mod index;
 mod judges;
 mod layers;
+mod loading;
 mod locking;
 mod purity;
 mod support;

@@ -90,7 +90,10 @@ pub fn describe(facts: &Facts<'_>) -> Result<Record, CatalogError> {
             .map(|(index, layer)| RecordLayer::of(layer, own_key(image, index)))
             .collect(),
         base_layers: image.base_layers,
-        version: request.version.as_ref().map(|version| version.value.clone()),
+        version: request
+            .version
+            .as_ref()
+            .map(|version| version.value.clone()),
         git: facts.git.map(str::to_owned),
         pushed_ms: 0,
         supersedes: None,
