@@ -6,4 +6,5 @@ pub mod content;
 pub mod locking;
 pub mod places;
 pub mod sandbox;
+pub mod shelf;
 pub mod trees;
