@@ -19,6 +19,7 @@ mod load;
 mod lock;
 mod output;
 mod pipeline;
+mod push;
 mod schema;
 mod show;
 mod test;
@@ -54,6 +55,8 @@ enum Command {
     Lock(lock::Arguments),
     /// Build images into the store
     Build(build::Arguments),
+    /// Push images to the declared registries, with what they are found by
+    Push(push::Arguments),
     /// Build images and execute the declared runs
     Test(test::Arguments),
     /// Write an image as an OCI layout or archive
@@ -119,6 +122,7 @@ fn run(arguments: Arguments, cancel: crate::runtime::Cancel) -> Result<ExitCode,
         Command::Check(arguments) => check::run(&context, &arguments),
         Command::Lock(arguments) => lock::run(&context, &arguments),
         Command::Build(arguments) => build::run(&context, &arguments),
+        Command::Push(arguments) => push::run(&context, &arguments),
         Command::Test(arguments) => test::run(&context, &arguments),
         Command::Export(arguments) => export::run(&context, &arguments),
         Command::Load(arguments) => load::run(&context, &arguments),

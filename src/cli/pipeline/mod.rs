@@ -5,6 +5,7 @@ pub mod building;
 pub mod content;
 pub mod locking;
 pub mod places;
+pub mod publishing;
 pub mod sandbox;
 pub mod shelf;
 pub mod trees;
