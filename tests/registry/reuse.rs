@@ -439,7 +439,10 @@ fn a_forged_lock_is_passed_over_and_the_next_image_taken() {
         }),
         ("more than", |forged| forged.more = 8 << 20),
         ("blob", |forged| forged.more = 1),
-        ("blob", |forged| forged.without_blob = true),
+        ("blob", |forged| {
+            swap(forged, "emitter=1", "emitter=2");
+            forged.without_blob = true;
+        }),
         ("lock of other", |forged| {
             swap(forged, "image \"forged\"", "image \"other\"")
         }),

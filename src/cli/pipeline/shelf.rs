@@ -248,7 +248,11 @@ impl<'a> Shelf<'a> {
             return Ok(Err("it is not in the registry any more".into()));
         }
         let progress = &*self.context.progress;
-        let fragment = self.catalog.fragment(record, self.store, progress).await?;
+        // A record that tells a wrong size must not keep other images from being taken.
+        let fragment = match self.catalog.fragment(record, self.store, progress).await {
+            Ok(fragment) => fragment,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
         let reasons = fragment.reasons(wanted);
         if !reasons.is_empty() {
             let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
