@@ -35,6 +35,12 @@ pub enum CatalogError {
     },
     #[error("image `{name}` has no record in {place}")]
     NotPushed { name: String, place: String },
+    #[error("nothing here vouches for {found}, which {what} says that image `{name}` is")]
+    Unvouched {
+        name: String,
+        what: String,
+        found: Digest,
+    },
     #[error("the bytes of the layer `{comment}` ({digest}) cannot be read")]
     Layer {
         comment: String,
@@ -104,6 +110,7 @@ impl Explain for CatalogError {
             Self::NotPushed { .. } => Kind::NotFound,
             Self::Ended => Kind::Interrupted,
             Self::Protected { .. }
+            | Self::Unvouched { .. }
             | Self::OtherImage { .. }
             | Self::Malformed { .. }
             | Self::WrongDigest { .. } => Kind::Refused,
@@ -124,6 +131,9 @@ impl Explain for CatalogError {
                 "two builds of one lock differ, or somebody else put it there: compare the images before you trust either; a \
                  key's tag is never overwritten"
                     .into(),
+            ),
+            Self::Unvouched { .. } => Some(
+                "build the image here first, or have its digest in the lock; --trust-registry signs what the registry says".into(),
             ),
             Self::NotPushed { .. } => Some("run `imagewright push` first".into()),
             Self::Layer { .. } => Some(

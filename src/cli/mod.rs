@@ -22,6 +22,7 @@ mod pipeline;
 mod push;
 mod schema;
 mod show;
+mod sign;
 mod test;
 mod why;
 
@@ -57,6 +58,8 @@ enum Command {
     Build(build::Arguments),
     /// Push images to the declared registries, with what they are found by
     Push(push::Arguments),
+    /// Sign what the registry has of images, or make a key
+    Sign(sign::Arguments),
     /// Build images and execute the declared runs
     Test(test::Arguments),
     /// Write an image as an OCI layout or archive
@@ -123,6 +126,7 @@ fn run(arguments: Arguments, cancel: crate::runtime::Cancel) -> Result<ExitCode,
         Command::Lock(arguments) => lock::run(&context, &arguments),
         Command::Build(arguments) => build::run(&context, &arguments),
         Command::Push(arguments) => push::run(&context, &arguments),
+        Command::Sign(arguments) => sign::run(&context, &arguments),
         Command::Test(arguments) => test::run(&context, &arguments),
         Command::Export(arguments) => export::run(&context, &arguments),
         Command::Load(arguments) => load::run(&context, &arguments),

@@ -23,6 +23,7 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("lock", schema_for!(super::lock::LockDocument)),
         ("build", schema_for!(super::build::BuildDocument)),
         ("push", schema_for!(super::push::PushDocument)),
+        ("sign", schema_for!(super::sign::SignDocument)),
         ("test", schema_for!(crate::report::Report)),
         ("export", schema_for!(super::export::ExportDocument)),
         ("load", schema_for!(super::load::LoadDocument)),

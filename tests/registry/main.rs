@@ -22,6 +22,7 @@ mod lab;
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod project;
 mod reuse;
+mod sample;
 mod storms;
 mod story;
 #[path = "../robustness/wares.rs"]

@@ -5,18 +5,25 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use imagewright::ambient::Ambient;
+use imagewright::catalog::publish::Pushed;
+use imagewright::catalog::{Catalog, CatalogError, KeyTag};
 use imagewright::diagnostic::{Explain, Kind};
+use imagewright::digest::Digest;
 use imagewright::http::Http;
 use imagewright::oci::Descriptor;
+use imagewright::progress::Silent;
 use imagewright::registry::{Reference, Registry, RegistryError};
-use serde_json::json;
+use imagewright::store::Store;
 
 use crate::faults::{Fault, Proxy, Weather};
-use crate::lab::{Options, Server, login_file, wait};
+use crate::lab::{self, Options, Server, login_file, wait};
+use crate::sample::{self, Sample};
 use crate::wares::Random;
 
-/// Runs, as many at a time as there are threads here.
-const RUNS: u64 = 320;
+/// Runs of pushes; as many at a time as there are threads.
+const PUSHES: u64 = 320;
+/// Of each kind of reading.
+const READS: u64 = 80;
 const THREADS: u64 = 4;
 
 /// The weather of a seed: showers of everything, one kind of trouble alone, one request that never succeeds, an outage.
@@ -66,61 +73,8 @@ fn client(folder: &std::path::Path, address: &str) -> Registry {
     Registry::new(http.with_pause(Duration::from_millis(5)), &ambient)
 }
 
-/// An image with layers of up to 2 MB, some of which other seeds have too.
-struct Sample {
-    tag: String,
-    blobs: Vec<(Descriptor, Vec<u8>)>,
-    manifest: String,
-}
-
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-
-impl Sample {
-    fn new(seed: u64) -> Self {
-        let blob = |kind: &str, seed: u64, size: u64| {
-            let mut random = Random(seed + 1);
-            let bytes: Vec<u8> = (0..size / 8)
-                .flat_map(|_| random.next().to_le_bytes())
-                .collect();
-            (Descriptor::of(kind, &bytes), bytes)
-        };
-        let tar = "application/vnd.oci.image.layer.v1.tar+gzip";
-        let blobs = vec![
-            blob(
-                "application/vnd.oci.image.config.v1+json",
-                seed + 5_000_000,
-                800,
-            ),
-            blob(tar, seed + 1_000_000, 100_000 + seed * 6_000 % 1_900_000),
-            blob(tar, seed / 4 + 2_000_000, 600_000),
-            blob(tar, seed + 3_000_000, 40_000),
-        ];
-        let layers: Vec<&Descriptor> = blobs[1..].iter().map(|blob| &blob.0).collect();
-        let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": blobs[0].0, "layers": layers});
-        Self {
-            tag: format!("run-{seed}"),
-            blobs,
-            manifest: manifest.to_string(),
-        }
-    }
-
-    async fn push(&self, client: &Registry, repository: &Reference) -> Result<(), RegistryError> {
-        let puts = self.blobs.iter().map(|(descriptor, bytes)| {
-            client.put_blob(repository, descriptor, bytes, &[], &|_| {})
-        });
-        futures_util::future::try_join_all(puts).await?;
-        let tagged = Reference {
-            tag: Some(self.tag.clone()),
-            ..repository.clone()
-        };
-        let bytes = self.manifest.as_bytes();
-        client.put_manifest(&tagged, MANIFEST, bytes).await?;
-        Ok(())
-    }
-}
-
 /// Calls `run` with all seeds, on some threads; a seed in `STORM_SEED` alone.
-fn seeds(run: impl Fn(u64) + Sync) {
+fn seeds(runs: u64, run: impl Fn(u64) + Sync) {
     if let Some(seed) = std::env::var("STORM_SEED")
         .ok()
         .and_then(|text| text.parse().ok())
@@ -133,7 +87,7 @@ fn seeds(run: impl Fn(u64) + Sync) {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= RUNS {
+                    if seed >= runs {
                         return;
                     }
                     run(seed);
@@ -161,32 +115,209 @@ fn assert_clear(error: &(impl Explain + ?Sized), when: &str) {
     }
 }
 
-#[test]
-fn blobs_and_manifests_get_through_or_it_is_said_why_not() {
-    let server = Server::docker_registry(Options::default());
-    let ended_well = AtomicU64::new(0);
-    seeds(|seed| {
-        let folder = tempfile::tempdir().unwrap();
-        let proxy = Proxy::start(server.address(), weather(seed));
-        let repository: Reference = format!("{}/storm/{seed}", proxy.address()).parse().unwrap();
-        let sample = Sample::new(seed);
-        let pushed = wait(sample.push(&client(folder.path(), proxy.address()), &repository));
-        let when = format!("STORM_SEED={seed}, {:?}", proxy.told());
-        match pushed {
-            Ok(()) => {
-                ended_well.fetch_add(1, Ordering::Relaxed);
-                assert_eq!(server.tags(&format!("storm/{seed}")).len(), 1, "{when}");
-            }
-            Err(error) => assert_clear(&error, &when),
+/// What the runs of a test have in common.
+struct Storm {
+    server: Server,
+    ended_well: AtomicU64,
+}
+
+/// One run: bad weather between a client and the registry.
+struct Run<'a> {
+    storm: &'a Storm,
+    proxy: Proxy,
+    folder: tempfile::TempDir,
+    seed: u64,
+    repository: String,
+}
+
+impl Storm {
+    fn new() -> Self {
+        Self {
+            server: Server::docker_registry(Options::default()),
+            ended_well: AtomicU64::new(0),
         }
-        server.assert_whole_repository(&format!("storm/{seed}"), &when);
-        proxy.set(Weather::default());
-        wait(sample.push(&client(folder.path(), proxy.address()), &repository)).unwrap();
-        server.assert_whole_repository(&format!("storm/{seed}"), &when);
+    }
+
+    fn run(&self, seed: u64) -> Run<'_> {
+        Run {
+            storm: self,
+            proxy: Proxy::start(self.server.address(), weather(seed)),
+            folder: tempfile::tempdir().unwrap(),
+            seed,
+            repository: format!("storm/{seed}"),
+        }
+    }
+
+    /// Without good ends the runs would have shown nothing, and without bad ones neither.
+    fn finish(self, runs: u64) {
+        let well = self.ended_well.into_inner();
+        eprintln!("{well} of {runs} runs ended well");
+        assert!(
+            (runs / 3..runs).contains(&well),
+            "{well} of {runs} ended well"
+        );
+    }
+}
+
+impl Run<'_> {
+    fn catalog(&self) -> Catalog {
+        let address = self.proxy.address();
+        let registry = client(self.folder.path(), address);
+        sample::catalog(registry, &format!("{address}/{}", self.repository))
+    }
+
+    /// Without anything between.
+    fn direct(&self) -> Catalog {
+        let server = &self.storm.server;
+        let prefix = format!("{}/{}", server.address(), self.repository);
+        sample::catalog(lab::client(&[]), &prefix)
+    }
+
+    fn when(&self) -> String {
+        format!("STORM_SEED={}, {:#?}", self.seed, self.proxy.told())
+    }
+
+    /// Counts a good end; a bad one must be explained.
+    #[track_caller]
+    fn ended<T, E: Explain>(&self, result: Result<T, E>) -> Option<T> {
+        match result {
+            Ok(value) => {
+                self.storm.ended_well.fetch_add(1, Ordering::Relaxed);
+                Some(value)
+            }
+            Err(error) => {
+                assert_clear(&error, &self.when());
+                None
+            }
+        }
+    }
+
+    #[track_caller]
+    fn assert_whole(&self) {
+        for repository in [
+            self.repository.clone(),
+            format!("{}/cache", self.repository),
+        ] {
+            self.storm
+                .server
+                .assert_whole_repository(&repository, &self.when());
+        }
+    }
+
+    /// All names stand for the sample, and its record is there under all its tags.
+    #[track_caller]
+    fn assert_published(&self, sample: &Sample, pushed: &Pushed) {
+        let tags = self.storm.server.tags(&self.repository);
+        let cache = self
+            .storm
+            .server
+            .tags(&format!("{}/cache", self.repository));
+        let when = self.when();
+        for name in ["sample", "sample-stable"] {
+            let tag = tags.iter().find(|(tag, _)| tag == name);
+            assert_eq!(
+                tag.map(|tag| tag.1),
+                Some(sample.image.digest()),
+                "{name} {when}"
+            );
+        }
+        let keys = &sample.record.keys;
+        let records = pushed.records.iter().map(|record| KeyTag::Record(*record));
+        let layers = sample.image.layers[1..]
+            .iter()
+            .map(|layer| KeyTag::Layer(layer.key));
+        for tag in [KeyTag::Image(keys.image), KeyTag::Set(keys.set)]
+            .into_iter()
+            .chain(records)
+            .chain(layers)
+        {
+            assert!(
+                cache.iter().any(|(found, _)| *found == tag.tag()),
+                "{} {when}",
+                tag.tag()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_push_ends_right_or_says_why_not_and_nothing_partial_is_tagged() {
+    let storm = Storm::new();
+    seeds(PUSHES, |seed| {
+        let run = storm.run(seed);
+        let sample = Sample::new(seed);
+        if let Some(pushed) = run.ended(wait(sample.publish(&run.catalog()))) {
+            run.assert_published(&sample, &pushed);
+        }
+        run.assert_whole();
+        run.proxy.set(Weather::default());
+        let pushed = wait(sample.publish(&run.catalog())).unwrap();
+        run.assert_published(&sample, &pushed);
+        run.assert_whole();
+        let found = wait(run.direct().images(&sample.record.keys.set, &[])).unwrap();
+        assert_eq!(found.len(), 1, "{}", run.when());
+        assert_eq!(found[0].digest, sample.image.digest(), "{}", run.when());
     });
-    let well = ended_well.into_inner();
-    assert!(
-        (RUNS / 3..RUNS).contains(&well),
-        "{well} of {RUNS} ended well"
-    );
+    storm.finish(PUSHES);
+}
+
+#[test]
+fn what_is_looked_up_is_right_or_it_is_said_why_not() {
+    let storm = Storm::new();
+    seeds(READS, |seed| {
+        let run = storm.run(seed);
+        let sample = Sample::new(seed);
+        wait(sample.publish(&run.direct())).unwrap();
+        let keys = &sample.record.keys;
+        let layer = &sample.image.layers[1];
+        let looked_up = wait(async {
+            let catalog = run.catalog();
+            let images = catalog.images(&keys.set, &[]).await?;
+            let layers = catalog.layers(&layer.key, &[]).await?;
+            Ok::<_, CatalogError>((images, layers))
+        });
+        if let Some((images, layers)) = run.ended(looked_up) {
+            assert_eq!(images.len(), 1, "{}", run.when());
+            assert_eq!(images[0].digest, sample.image.digest(), "{}", run.when());
+            assert_eq!(layers.len(), 1, "{}", run.when());
+            assert_eq!(layers[0].layer.digest, layer.digest, "{}", run.when());
+        }
+    });
+    storm.finish(READS);
+}
+
+#[test]
+fn what_is_pulled_is_right_or_it_is_said_why_not() {
+    let storm = Storm::new();
+    seeds(READS, |seed| {
+        let run = storm.run(seed);
+        let sample = Sample::new(seed);
+        wait(sample.publish(&run.direct())).unwrap();
+        let store = Store::open(&run.folder.path().join("store")).unwrap();
+        let catalog = run.catalog();
+        let repository = Reference {
+            digest: Some(sample.image.digest()),
+            ..catalog.place().image("sample")
+        };
+        let pulled = wait(async {
+            let manifest = catalog.registry().manifest(&repository).await?;
+            for layer in &sample.image.layers {
+                let blob = Descriptor::new(&layer.media_type, layer.digest, layer.size);
+                let registry = catalog.registry();
+                registry.blob(&repository, &blob, &store, &Silent).await?;
+            }
+            Ok::<_, RegistryError>(manifest)
+        });
+        if let Some(manifest) = run.ended(pulled) {
+            assert_eq!(manifest, sample.image.manifest.as_bytes());
+        }
+        // What is in the store is what its name says, however it ended.
+        for layer in &sample.image.layers {
+            if let Some(path) = store.blob(&layer.digest) {
+                let found = Digest::of(std::fs::read(path).unwrap());
+                assert_eq!(found, layer.digest, "{}", run.when());
+            }
+        }
+    });
+    storm.finish(READS);
 }

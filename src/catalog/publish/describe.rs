@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::catalog::{BaseRecord, CatalogError, Keys, PackageRecord, Record, RecordLayer};
 use crate::digest::Digest;
-use crate::identity::RequestDocument;
+use crate::identity::{EMITTER_VERSION, RequestDocument};
 use crate::image::{Image, Packages};
 use crate::lock::{Lock, LockedBase, LockedImage};
 use crate::manifest::{ImageRequest, Root};
@@ -77,7 +77,7 @@ pub fn describe(facts: &Facts<'_>) -> Result<Record, CatalogError> {
             content: annotated.annotations.content,
             image: image.key,
         },
-        emitter: lock.emitter,
+        emitter: EMITTER_VERSION,
         python: locked.python.full.clone(),
         base: base(request, locked),
         requested: facts.document.into(),

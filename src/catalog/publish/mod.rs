@@ -12,12 +12,14 @@ mod names;
 mod records;
 mod report;
 mod sender;
+mod sign;
 
 use futures_util::future::BoxFuture;
 
 pub use describe::{Facts, describe};
 pub use report::{Count, Pushed, Traffic};
 pub use sender::Uploads;
+pub use sign::{Evidence, Signed, ToSign};
 
 use super::{Accounts, Catalog, CatalogError, Record, SecretKey};
 use crate::digest::Digest;

@@ -214,7 +214,7 @@ impl<'a> Sender<'a> {
         if !self.dry() {
             let registry = self.catalog.registry();
             registry
-                .put_manifest(repository, IMAGE_MANIFEST, artifact.manifest())
+                .attach(repository, IMAGE_MANIFEST, artifact.manifest())
                 .await?;
         }
         self.count_document(Put::Uploaded, artifact.manifest().len() as u64);

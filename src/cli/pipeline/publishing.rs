@@ -81,7 +81,8 @@ impl Sources<'_> {
         })
     }
 
-    fn extras(&self, image: &Image, locked: &LockedImage) -> Vec<Extras> {
+    /// What is known of the image's layers beside their descriptors.
+    pub fn extras(&self, image: &Image, locked: &LockedImage) -> Vec<Extras> {
         let base: Option<Reference> = match &locked.base {
             LockedBase::From { reference, .. } => reference.parse().ok(),
             LockedBase::Debian { .. } => None,
