@@ -23,6 +23,7 @@ mod push;
 mod schema;
 mod show;
 mod sign;
+mod substitution;
 mod test;
 mod why;
 

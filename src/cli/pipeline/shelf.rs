@@ -276,6 +276,7 @@ impl<'a> Shelf<'a> {
         let answers = self.catalog.images(&record.keys.set, &self.trust.keys);
         let mut same = answers
             .await?
+            .records
             .into_iter()
             .filter(|signed| signed.digest == record.digest && signed.platform == record.platform);
         Ok(match same.find_map(|signed| Some((of(&signed)?, signed))) {
