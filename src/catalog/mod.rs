@@ -15,6 +15,7 @@ mod place;
 pub mod publish;
 mod query;
 mod record;
+pub mod satisfy;
 mod signing;
 mod sources;
 mod sync;

@@ -22,7 +22,7 @@ pub struct Signature {
     pub signature: String,
 }
 
-/// What a signer says of an image: this set is this image, of these layers.
+/// What a signer says of an image: this set is this image, and this is the lock that it was made from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statement {
     /// Tells statements apart: `imagewright image 1`.
@@ -33,6 +33,8 @@ pub struct Statement {
     pub image: Digest,
     /// Digest of the image manifest.
     pub digest: Digest,
+    /// Digest of the lock beside the record, if there is one.
+    pub lock: Option<Digest>,
 }
 
 /// What a signer says of a layer: this key is this blob.
@@ -62,6 +64,7 @@ impl Statement {
             set: record.keys.set,
             image: record.keys.image,
             digest: record.digest,
+            lock: record.lock.as_ref().map(|lock| lock.digest),
         }
     }
 }

@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::context::{Context, unknown};
 use super::failure::Failure;
 use super::output;
-use super::pipeline::locking::{self, Mode};
+use super::pipeline::locking::{self, Locked, Mode};
+use super::pipeline::shelf::{Contribution, Reused, Shelf, Why, Wishes};
 use crate::diagnostic::Kind;
 use crate::lock::{self, ImageDiff, Lock, diff_images};
 use crate::manifest::{Manifest, Platform};
@@ -19,6 +20,15 @@ pub struct Arguments {
     /// Let pins move: all, or those of the packages named
     #[arg(long, num_args = 0.., value_name = "NAME")]
     upgrade: Option<Vec<String>>,
+    /// Take the pins of an image in the registry that satisfies the manifest, where the lock has none that do
+    #[arg(long)]
+    reuse: bool,
+    /// Prefer versions that most of the registry's images have, where the lock has no pin
+    #[arg(long)]
+    prefer_catalog: bool,
+    /// With --reuse: believe whoever can write to the registry, as if a trusted key had signed everything in it
+    #[arg(long, requires = "reuse")]
+    trust_registry: bool,
     #[command(flatten)]
     locked: LockedFlag,
 }
@@ -64,23 +74,13 @@ pub struct LockedImageDocument {
     pub debs: usize,
     /// What differs; absent if the lock had no such image.
     pub diff: Option<ImageDiff>,
+    /// What the registry's images contributed; absent if they were not asked for it.
+    pub catalog: Option<Contribution>,
 }
 
 /// Locks.
 pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let mode = match (&arguments.upgrade, arguments.locked.locked) {
-        (Some(_), true) => {
-            return Err(Failure::plain(
-                Kind::Usage,
-                "--upgrade and --locked contradict each other",
-                "give one of them",
-            ));
-        }
-        (Some(names), false) => {
-            Mode::Upgrade(names.iter().map(|name| lock::normalize(name)).collect())
-        }
-        (None, _) => arguments.locked.mode(),
-    };
+    let mode = mode(arguments)?;
     let manifest = context.manifest()?;
     let previous = context.lock()?;
     if let (Mode::Upgrade(names), Some(previous)) = (&mode, &previous) {
@@ -88,20 +88,74 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
     }
     let store = context.store()?;
     let http = context.http()?;
-    let stage =
-        locking::bring_up_to_date(context, &store, &http, &manifest, previous.as_ref(), &mode);
-    let locked = context.wait(stage)?;
+    let wishes = Wishes {
+        reuse: arguments.reuse,
+        prefer: arguments.prefer_catalog,
+        trust_registry: arguments.trust_registry,
+    };
+    let locked = context.wait(async {
+        let shelf = match wishes.reuse || wishes.prefer {
+            true => Shelf::open(context, &store, &http, &manifest, wishes).await?,
+            false => None,
+        };
+        let (previous, shelf) = (previous.as_ref(), shelf.as_ref());
+        locking::with_catalog(context, &store, &http, &manifest, previous, &mode, shelf).await
+    })?;
     if locked.changed {
         context.write_lock(&locked.lock)?;
     }
     store.state()?.put_root(&context.lock_root())?;
-    let document = document(previous.as_ref(), &locked.lock, locked.changed);
+    let document = document(previous.as_ref(), &locked);
     if context.global.json {
         output::json(&document);
     } else {
         print(context, &document);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What may change; flags that contradict each other are a mistake.
+fn mode(arguments: &Arguments) -> Result<Mode, Failure> {
+    let contradiction = |one: &str, other: &str| {
+        Err(Failure::plain(
+            Kind::Usage,
+            format!("{one} and {other} contradict each other"),
+            "give one of them",
+        ))
+    };
+    let locked = arguments.locked.locked;
+    let all = arguments.upgrade.as_ref().is_some_and(Vec::is_empty);
+    for (given, one, other) in [
+        (
+            locked && arguments.upgrade.is_some(),
+            "--upgrade",
+            "--locked",
+        ),
+        (locked && arguments.reuse, "--reuse", "--locked"),
+        (
+            locked && arguments.prefer_catalog,
+            "--prefer-catalog",
+            "--locked",
+        ),
+        (
+            arguments.reuse && arguments.upgrade.is_some(),
+            "--reuse",
+            "--upgrade",
+        ),
+        (
+            arguments.prefer_catalog && all,
+            "--prefer-catalog",
+            "--upgrade of everything",
+        ),
+    ] {
+        if given {
+            return contradiction(one, other);
+        }
+    }
+    Ok(match &arguments.upgrade {
+        Some(names) => Mode::Upgrade(names.iter().map(|name| lock::normalize(name)).collect()),
+        None => arguments.locked.mode(),
+    })
 }
 
 /// A name that no package has is a mistake, not an upgrade of nothing.
@@ -123,7 +177,8 @@ fn known_packages(
     }
 }
 
-fn document(previous: Option<&Lock>, lock: &Lock, changed: bool) -> LockDocument {
+fn document(previous: Option<&Lock>, locked: &Locked) -> LockDocument {
+    let (lock, changed) = (&locked.lock, locked.changed);
     let mut images = Vec::new();
     for (name, platforms) in &lock.images {
         for (platform, image) in platforms {
@@ -134,6 +189,10 @@ fn document(previous: Option<&Lock>, lock: &Lock, changed: bool) -> LockDocument
                 wheels: image.wheels.len(),
                 debs: image.debs.len(),
                 diff: before.map(|(old, before)| diff_images(old, before, lock, image)),
+                catalog: locked
+                    .contributions
+                    .get(&(name.clone(), *platform))
+                    .cloned(),
             });
         }
     }
@@ -149,6 +208,9 @@ fn print(context: &Context, document: &LockDocument) {
         for line in image.diff.iter().flat_map(super::diff::lines) {
             output::line(&format!("  {line}"));
         }
+        for line in image.catalog.iter().flat_map(contribution) {
+            output::line(&format!("  {line}"));
+        }
     }
     let path = context.lock_path.display();
     output::line(&if document.changed {
@@ -156,4 +218,60 @@ fn print(context: &Context, document: &LockDocument) {
     } else {
         format!("{path} is up to date")
     });
+}
+
+/// What is told of the registry's part.
+fn contribution(found: &Contribution) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(reused) = &found.reused {
+        lines.extend(reuse(reused));
+    }
+    if let Some(closest) = &found.closest {
+        let (name, digest) = (&closest.name, closest.digest.short());
+        lines.push(format!(
+            "no image in the registry satisfies this; {name} ({digest}) comes closest:"
+        ));
+        lines.extend(closest.reasons.iter().map(|reason| format!("  {reason}")));
+    }
+    for one in &found.preferred {
+        let (name, version, images) = (&one.name, &one.version, one.images);
+        let images = match images {
+            1 => "one image has".to_owned(),
+            more => format!("{more} images have"),
+        };
+        lines.push(format!("{name} {version}, which {images}"));
+    }
+    lines
+}
+
+fn reuse(reused: &Reused) -> Vec<String> {
+    let (name, repository, digest) = (&reused.name, &reused.repository, reused.digest.short());
+    let why = match reused.why {
+        Why::SameRequest => "was asked for the same",
+        Why::Satisfies => "has everything that is asked for",
+    };
+    let how = match &reused.believed {
+        Some(who) => format!("its pins are taken, by {who}"),
+        None => "its versions are followed; which files they are say index and archive, because \
+                 nobody who is trusted vouches for it"
+            .into(),
+    };
+    let mut lines = vec![
+        format!("as {name} ({digest}) in {repository}, which {why}: {how}"),
+        "  not looked at: configuration, files and downloads, which are this manifest's own".into(),
+    ];
+    for one in &reused.differs {
+        let (ecosystem, name) = (one.ecosystem, &one.name);
+        lines.push(match (&one.there, &one.here) {
+            (Some(there), Some(here)) => {
+                format!("  but {ecosystem} {name} {here}, not {there}")
+            }
+            (Some(there), None) => format!("  without {ecosystem} {name} {there}, not needed here"),
+            (None, here) => format!(
+                "  and {ecosystem} {name} {}",
+                here.as_deref().unwrap_or_default()
+            ),
+        });
+    }
+    lines
 }

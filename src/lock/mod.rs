@@ -176,6 +176,39 @@ mod tests {
     }
 
     #[test]
+    fn a_strangers_fragment_is_exactly_what_this_program_writes() {
+        let lock = example();
+        let text = lock.only("one", Platform::LinuxAmd64).unwrap().to_text();
+        let parse = |text: &str| Lock::parse_only(&SourceText::new("fragment", text.to_owned()));
+        let (only, name, platform, image) = parse(&text).unwrap();
+        assert_eq!((name.as_str(), platform), ("one", Platform::LinuxAmd64));
+        assert_eq!(only.to_text(), text);
+        assert_eq!(image, lock.images["one"][&Platform::LinuxAmd64]);
+        let deep = "image \"x\" {\n".repeat(50_000);
+        for bad in [
+            lock.to_text(),
+            String::new(),
+            text.replace("emitter=1", "emitter=1 /* */"),
+            text.replace("emitter=1", "emitter=1\n/-wheel \"x\""),
+            text.replace("emitter=1", "emitter=1\n"),
+            text.replace("emitter=1", "emitter=0x1"),
+            format!("{text}\n"),
+            format!("{text}{}", deep),
+            format!("{text}{}", "/*".repeat(50_000)),
+            format!("{text}{}", "/-a {".repeat(50_000)),
+            format!("{text}wheel \"\"\"\n\"\"\"\n"),
+            format!("{text}wheel #\"x\"#\n"),
+            format!("{text}wheel \"x\\"),
+            format!("{text}}}\n"),
+        ] {
+            assert!(parse(&bad).is_err(), "{:.200}", bad);
+        }
+        for (at, _) in text.char_indices() {
+            assert!(parse(&text[..at]).is_err());
+        }
+    }
+
+    #[test]
     fn every_damage_is_an_error_and_never_a_panic() {
         let text = example().to_text();
         for (at, _) in text.char_indices() {

@@ -21,6 +21,7 @@ mod lab;
 #[path = "../robustness/lab.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod project;
+mod reuse;
 mod sample;
 mod sources;
 mod storms;

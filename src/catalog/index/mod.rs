@@ -10,6 +10,7 @@ mod bits;
 mod order;
 mod page;
 mod terms;
+mod versions;
 mod write;
 
 use std::collections::BTreeSet;

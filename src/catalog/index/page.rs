@@ -334,6 +334,22 @@ pub struct Records<'a> {
 }
 
 impl Records<'_> {
+    /// The numbers of all of them.
+    pub(super) fn images(&self) -> Bits {
+        let mut images = Bits::default();
+        let mut at = self.at;
+        while let Some((found, slot)) = self.selection.from(at) {
+            images.insert(slot.image);
+            at = found + 1;
+        }
+        images
+    }
+
+    /// The state of the database that they are of.
+    pub(super) fn reading(&self) -> &Connection {
+        &self.reading
+    }
+
     fn next_found(&mut self) -> Result<Option<(Slot, Found)>, CatalogError> {
         let Some((at, slot)) = self.selection.from(self.at) else {
             return Ok(None);

@@ -8,7 +8,7 @@ use super::bits;
 use crate::catalog::Record;
 
 /// Chunks that a term can have: its chunk's row is `term << CHUNK_BITS | chunk`.
-const CHUNK_BITS: u32 = 20;
+pub const CHUNK_BITS: u32 = 20;
 
 /// What a term is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

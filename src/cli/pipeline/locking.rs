@@ -1,9 +1,12 @@
 //! Manifest + old lock → lock. Only what no longer answers its request is resolved again.
 
+mod reuse;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::bases::{self, Universes};
 use super::content::{self, Content};
+use super::shelf::{Contribution, Preferred, Shelf};
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::diagnostic::{Kind, Problem, Problems};
@@ -15,6 +18,7 @@ use crate::manifest::{ImageRequest, Manifest, Platform, Root};
 use crate::resolve::debian::{AboveRequest, BaseRequest, Installed, resolve_above, resolve_base};
 use crate::resolve::python::{self, PythonRequest, Upgrade};
 use crate::store::Store;
+use reuse::Asked;
 
 /// What may change in the lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +40,8 @@ pub struct Locked {
     pub changed: bool,
     /// Per image, what the project's folder adds.
     pub content: BTreeMap<String, Content>,
+    /// Per image and platform, what a registry's catalog contributed.
+    pub contributions: BTreeMap<(String, Platform), Contribution>,
 }
 
 /// Brings the lock up to date; writes nothing.
@@ -47,15 +53,30 @@ pub async fn bring_up_to_date(
     previous: Option<&Lock>,
     mode: &Mode,
 ) -> Result<Locked, Failure> {
+    with_catalog(context, store, http, manifest, previous, mode, None).await
+}
+
+/// The same, with what a registry's catalog contributes.
+pub async fn with_catalog(
+    context: &Context,
+    store: &Store,
+    http: &Http,
+    manifest: &Manifest,
+    previous: Option<&Lock>,
+    mode: &Mode,
+    shelf: Option<&Shelf<'_>>,
+) -> Result<Locked, Failure> {
     let mut job = Job {
         context,
         store,
         http,
         previous,
         mode,
+        shelf,
         lock: Lock::default(),
         universes: Universes::default(),
         bases: BTreeMap::new(),
+        contributions: BTreeMap::new(),
     };
     let mut contents = BTreeMap::new();
     for image in &manifest.images {
@@ -71,6 +92,7 @@ pub async fn bring_up_to_date(
         changed: previous != Some(&lock),
         lock,
         content: contents,
+        contributions: job.contributions,
     })
 }
 
@@ -80,10 +102,12 @@ struct Job<'a> {
     http: &'a Http,
     previous: Option<&'a Lock>,
     mode: &'a Mode,
+    shelf: Option<&'a Shelf<'a>>,
     lock: Lock,
     universes: Universes,
     /// Debian bases resolved in this pass, by the key of their part of the request.
     bases: BTreeMap<Digest, (LockedBase, LockedPython)>,
+    contributions: BTreeMap<(String, Platform), Contribution>,
 }
 
 impl Job<'_> {
@@ -96,21 +120,35 @@ impl Job<'_> {
         let document = RequestDocument::new(image, platform, &content.project)?;
         let request = identity::key(&document);
         self.remember(request, &document)?;
+        let asked = Asked {
+            image,
+            platform,
+            content,
+            document: &document,
+        };
         let old = self.old(&image.name.value, platform).cloned();
-        let mut locked = match &old {
+        let locked = match &old {
             Some(old) if old.request == request && !matches!(self.mode, Mode::Upgrade(_)) => {
                 self.keep_artifacts(old);
-                old.clone()
+                LockedImage {
+                    digest: self.kept_digest(Some(old), old),
+                    ..old.clone()
+                }
             }
             old => {
                 if *self.mode == Mode::Locked {
                     return Err(out_of_date(image, platform, old.is_some()));
                 }
-                self.resolve(image, platform, content, &document, request, old.as_ref())
-                    .await?
+                match self.reuse(asked).await? {
+                    Some(locked) => locked,
+                    None => {
+                        let mut locked = self.resolve(asked, old.as_ref()).await?;
+                        locked.digest = self.kept_digest(old.as_ref(), &locked);
+                        locked
+                    }
+                }
             }
         };
-        locked.digest = self.kept_digest(old.as_ref(), &locked);
         let images = &mut self.lock.images;
         images
             .entry(image.name.value.clone())
@@ -153,19 +191,21 @@ impl Job<'_> {
 
     async fn resolve(
         &mut self,
-        image: &ImageRequest,
-        platform: Platform,
-        content: &Content,
-        document: &RequestDocument,
-        request: Digest,
+        asked: Asked<'_>,
         old: Option<&LockedImage>,
     ) -> Result<LockedImage, Failure> {
+        let Asked {
+            image,
+            platform,
+            document,
+            ..
+        } = asked;
         let (base, python) = self.base(image, platform, document, old).await?;
         let os_key = (!image.os.is_empty()).then(|| document.os_key());
         let (debs, os_diff_id) = self.own_debs(image, platform, os_key, &base, old).await?;
-        let wheels = self.wheels(image, platform, content, &python, old).await?;
+        let wheels = self.wheels(asked, &python, old).await?;
         Ok(LockedImage {
-            request,
+            request: identity::key(document),
             base,
             python,
             wheels,
@@ -371,13 +411,20 @@ impl Job<'_> {
 
     async fn wheels(
         &mut self,
-        image: &ImageRequest,
-        platform: Platform,
-        content: &Content,
+        asked: Asked<'_>,
         python: &LockedPython,
         old: Option<&LockedImage>,
     ) -> Result<Vec<String>, Failure> {
-        let pins = self.pins(image, platform, old);
+        let Asked {
+            image,
+            platform,
+            content,
+            ..
+        } = asked;
+        let mut pins = self.pins(image, platform, old);
+        let preferred = self.preferred(&pins, platform, python)?;
+        let versions = preferred.iter();
+        pins.extend(versions.map(|one| (one.name.clone(), one.version.clone())));
         let request = PythonRequest {
             requirements: &image.pip,
             constraints: &image.constraints,
@@ -395,6 +442,12 @@ impl Job<'_> {
         let progress = &*self.context.progress;
         let resolution =
             python::resolve(&request, self.context.ambient(), &cache, offline, progress).await?;
+        let chosen = resolution.pins();
+        let came = |one: &Preferred| chosen.contains(&(one.name.clone(), one.version.clone()));
+        let preferred: Vec<Preferred> = preferred.into_iter().filter(came).collect();
+        if self.shelf.is_some() {
+            self.contribution(asked).preferred = preferred;
+        }
         let mut files = Vec::new();
         for (file, wheel) in resolution.wheels {
             files.push((wheel.name.clone(), file.clone()));
@@ -402,6 +455,24 @@ impl Job<'_> {
         }
         files.sort();
         Ok(files.into_iter().map(|(_, file)| file).collect())
+    }
+
+    /// Versions of the registry's images, of packages that neither have a pin nor are to move.
+    fn preferred(
+        &self,
+        pins: &[(String, String)],
+        platform: Platform,
+        python: &LockedPython,
+    ) -> Result<Vec<Preferred>, Failure> {
+        let Some(shelf) = self.shelf else {
+            return Ok(Vec::new());
+        };
+        let mut preferred = shelf.preferred(platform, python.minor)?;
+        for (name, _) in pins {
+            preferred.remove(name);
+        }
+        preferred.retain(|name, _| !self.is_free(name));
+        Ok(preferred.into_values().collect())
     }
 
     /// Versions to prefer: this image's own pins, those of the platform before, then those that other images of this

@@ -11,6 +11,7 @@ mod os_layers;
 pub mod places;
 pub mod publishing;
 pub mod sandbox;
+pub mod shelf;
 pub mod substitute;
 pub mod trees;
 pub mod verify;

@@ -10,6 +10,7 @@
 mod client;
 mod error;
 mod explain;
+mod installed;
 mod listing;
 mod notes;
 mod pins;
@@ -28,6 +29,7 @@ use uv_distribution_types::Resolution as Graph;
 use uv_resolver::ResolveError;
 
 pub use error::PythonError;
+pub use installed::{Asked, Environment, is_prerelease};
 
 use crate::ambient::{Ambient, redact};
 use crate::digest::Digest;

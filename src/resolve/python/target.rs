@@ -20,20 +20,8 @@ impl Target {
     pub fn new(platform: Platform, python: &LockedPython) -> Result<Self, PythonError> {
         let internal = |reason: String| PythonError::Internal { reason };
         let short = python.minor.to_string();
-        let markers = MarkerEnvironment::try_from(MarkerEnvironmentBuilder {
-            implementation_name: "cpython",
-            implementation_version: &python.full,
-            os_name: "posix",
-            platform_machine: platform.machine(),
-            platform_python_implementation: "CPython",
-            platform_release: "",
-            platform_system: "Linux",
-            platform_version: "",
-            python_full_version: &python.full,
-            python_version: &short,
-            sys_platform: "linux",
-        })
-        .map_err(|error| internal(format!("Python version `{}`: {error}", python.full)))?;
+        let markers = markers(platform, &short, &python.full)
+            .map_err(|reason| internal(format!("Python version `{}`: {reason}", python.full)))?;
         let arch = match platform {
             Platform::LinuxAmd64 => Arch::X86_64,
             Platform::LinuxArm64 => Arch::Aarch64,
@@ -55,4 +43,26 @@ impl Target {
             described: format!("CPython {short} on {platform} with glibc {major}.{minor}"),
         })
     }
+}
+
+/// What markers see of CPython `full`, whose minor version is `short`.
+pub(super) fn markers(
+    platform: Platform,
+    short: &str,
+    full: &str,
+) -> Result<MarkerEnvironment, String> {
+    MarkerEnvironment::try_from(MarkerEnvironmentBuilder {
+        implementation_name: "cpython",
+        implementation_version: full,
+        os_name: "posix",
+        platform_machine: platform.machine(),
+        platform_python_implementation: "CPython",
+        platform_release: "",
+        platform_system: "Linux",
+        platform_version: "",
+        python_full_version: full,
+        python_version: short,
+        sys_platform: "linux",
+    })
+    .map_err(|error| error.to_string())
 }
