@@ -11,11 +11,15 @@ use crate::diagnostic::{Explain, Kind};
 /// Attempts after the first.
 const RETRIES: usize = 4;
 
+/// Before the second attempt.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// A client for indexes, archives and registries. Clones share one connection pool.
 #[derive(Clone, Debug)]
 pub struct Http {
     client: reqwest::Client,
     offline: bool,
+    pause: Duration,
 }
 
 /// Why a request failed; the URL is shown without user info and query.
@@ -124,7 +128,13 @@ impl Http {
         Ok(Self {
             client: builder.build().map_err(setup)?,
             offline,
+            pause: PAUSE,
         })
+    }
+
+    /// The same client with another pause before the second attempt; every further pause is twice as long.
+    pub fn with_pause(self, pause: Duration) -> Self {
+        Self { pause, ..self }
     }
 
     /// The client below, to build requests with.
@@ -180,6 +190,7 @@ impl Http {
         attempt
             .retry(
                 ExponentialBuilder::default()
+                    .with_min_delay(self.pause)
                     .with_jitter()
                     .with_max_times(RETRIES),
             )

@@ -1,0 +1,542 @@
+//! Registries of the tests' own on loopback, and projects that push to them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use imagewright::ambient::Ambient;
+use imagewright::digest::Digest;
+use imagewright::http::Http;
+use imagewright::registry::{Reference, Registry};
+use serde_json::{Value, json};
+
+pub use crate::project::{Lab, Ran};
+use crate::wares;
+
+/// The login that a registry with `login` demands.
+pub const USER: &str = "team";
+/// Its password.
+pub const PASSWORD: &str = "open-sesame-7";
+/// A line of a password file for both: bcrypt, with the least cost.
+const HTPASSWD: &str = "team:$2y$04$qtwq4rSOZzsw7nD/A7UP2uxa.8Mm//8SjqsSMw93HQqh/EgpUpsGG\n";
+
+/// How a registry is to be.
+#[derive(Clone, Copy, Default)]
+pub struct Options {
+    /// Demands [`USER`] and [`PASSWORD`].
+    pub login: bool,
+    /// Lets manifests be deleted.
+    pub delete: bool,
+}
+
+/// A registry; ended by its process id, at the latest with the thread that started it.
+pub struct Server {
+    child: Child,
+    address: String,
+    folder: tempfile::TempDir,
+}
+
+/// One line of the access log.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub method: String,
+    /// Without the query.
+    pub path: String,
+    pub query: String,
+    pub status: u16,
+    /// Of the answer's body.
+    pub bytes: u64,
+}
+
+impl Server {
+    /// Debian's `docker-registry`.
+    pub fn docker_registry(options: Options) -> Self {
+        let folder = folder();
+        let root = folder.path().display();
+        let mut config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: '{root}/data'}}\n  delete: {{enabled: {}}}\n",
+            options.delete
+        );
+        if options.login {
+            fs::write(folder.path().join("htpasswd"), HTPASSWD).unwrap();
+            config.push_str(&format!(
+                "auth: {{htpasswd: {{realm: test, path: '{root}/htpasswd'}}}}\n"
+            ));
+        }
+        Self::start(folder, |folder, address| {
+            let path = folder.join("config.yml");
+            fs::write(&path, format!("{config}http: {{addr: '{address}'}}\n")).unwrap();
+            let mut command = lasting("docker-registry");
+            command.arg("serve").arg(path);
+            command
+        })
+    }
+
+    /// olareg, which has the referrers API; `None`, with a word, on a machine without it and without Go.
+    pub fn olareg() -> Option<Self> {
+        let olareg = olareg()?;
+        Some(Self::start(folder(), |folder, address| {
+            let (host, port) = address.split_once(':').unwrap();
+            let mut command = lasting(&olareg);
+            command.args(["serve", "--api-delete", "--gc-frequency", "-1s"]);
+            command.args(["--addr", host, "--port", port, "--dir"]);
+            command.arg(folder.join("data"));
+            command
+        }))
+    }
+
+    /// Another process may take the free port first: then once more.
+    fn start(folder: tempfile::TempDir, command: impl Fn(&Path, &str) -> Command) -> Self {
+        let mut log = String::new();
+        for _ in 0..5 {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            drop(listener);
+            let file = |name| fs::File::create(folder.path().join(name)).unwrap();
+            let mut child = command(folder.path(), &address)
+                .stdout(file("access.log"))
+                .stderr(file("error.log"))
+                .spawn()
+                .unwrap();
+            if answers(&mut child, &address) {
+                return Self {
+                    child,
+                    address,
+                    folder,
+                };
+            }
+            let _ = child.kill();
+            let _ = child.wait();
+            log = fs::read_to_string(folder.path().join("error.log")).unwrap();
+        }
+        panic!("the registry does not start: {log}");
+    }
+
+    /// Host and port.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// A reference in this registry.
+    pub fn reference(&self, rest: &str) -> Reference {
+        format!("{}/{rest}", self.address).parse().unwrap()
+    }
+
+    /// Every request so far that was answered, in the order of their ends.
+    pub fn requests(&self) -> Vec<Request> {
+        // Lines are written after the answer; a request of our own, known by its query, comes behind all others.
+        let marker = format!("mark={}", Digest::of(format!("{:?}", Instant::now())).hex());
+        let limit = Instant::now() + Duration::from_secs(10);
+        let _ = get(&self.address, &format!("/v2/?{marker}"));
+        loop {
+            let log = fs::read_to_string(self.folder.path().join("access.log")).unwrap();
+            if log.contains(&marker) {
+                let all = log.lines().filter_map(Request::parse);
+                return all
+                    .filter(|request| !request.query.contains("mark="))
+                    .collect();
+            }
+            assert!(Instant::now() < limit, "the registry writes no access log");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// What `work` made the registry answer, and its result.
+    pub fn during<T>(&self, work: impl FnOnce() -> T) -> (T, Vec<Request>) {
+        let before = self.requests().len();
+        let result = work();
+        (result, self.requests().split_off(before))
+    }
+
+    /// The folder of docker-registry's storage.
+    pub fn storage(&self) -> PathBuf {
+        self.folder.path().join("data/docker/registry/v2")
+    }
+
+    /// Size of a blob that the storage holds.
+    pub fn blob_size(&self, digest: &Digest) -> Option<u64> {
+        let data = fs::metadata(self.blob_path(digest)).ok()?;
+        Some(data.len())
+    }
+
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        let below = format!("blobs/sha256/{}/{hex}/data", &hex[..2]);
+        self.storage().join(below)
+    }
+
+    /// All repositories with a tag, sorted.
+    pub fn repositories(&self) -> Vec<String> {
+        let root = self.storage().join("repositories");
+        let mut found = Vec::new();
+        let mut walk = walkdir::WalkDir::new(&root).into_iter();
+        while let Some(entry) = walk.next() {
+            let Ok(entry) = entry else { continue };
+            if entry.file_name() == "_manifests" {
+                let parent = entry.path().parent().unwrap();
+                let name = parent.strip_prefix(&root).unwrap();
+                found.push(name.to_str().unwrap().to_owned());
+                walk.skip_current_dir();
+            } else if entry.file_name().to_string_lossy().starts_with('_') {
+                walk.skip_current_dir();
+            }
+        }
+        found.sort();
+        found
+    }
+
+    /// All tags of a repository with the digests that they name.
+    pub fn tags(&self, repository: &str) -> Vec<(String, Digest)> {
+        let folder = self.repository(repository).join("_manifests/tags");
+        let mut tags: Vec<_> = names(&folder)
+            .into_iter()
+            .map(|tag| {
+                let digest = link(&folder.join(&tag).join("current/link"));
+                (tag, digest)
+            })
+            .collect();
+        tags.sort();
+        tags
+    }
+
+    fn repository(&self, name: &str) -> PathBuf {
+        self.storage().join("repositories").join(name)
+    }
+
+    /// Every tag names a manifest that is there with everything that it names, all with their digests and sizes.
+    #[track_caller]
+    pub fn assert_whole(&self) {
+        let mut seen = BTreeSet::new();
+        for repository in self.repositories() {
+            for (tag, digest) in self.tags(&repository) {
+                if let Err(problem) = self.whole_manifest(&repository, &digest, &mut seen) {
+                    panic!("{repository}:{tag}: {problem}");
+                }
+            }
+        }
+    }
+
+    fn whole_manifest(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        seen: &mut BTreeSet<(String, Digest)>,
+    ) -> Result<(), String> {
+        if !seen.insert((repository.to_owned(), *digest)) {
+            return Ok(());
+        }
+        let revision = format!("_manifests/revisions/sha256/{}/link", digest.hex());
+        if !self.repository(repository).join(revision).is_file() {
+            return Err(format!("the manifest {digest} is not in the repository"));
+        }
+        let manifest = self.whole_blob(digest)?;
+        let manifest: Value = serde_json::from_slice(&manifest)
+            .map_err(|error| format!("the manifest {digest}: {error}"))?;
+        for part in list(&manifest, "manifests") {
+            self.whole_manifest(repository, &digest_of(part)?, seen)?;
+        }
+        let config = manifest.get("config").into_iter();
+        for blob in config.chain(list(&manifest, "layers")) {
+            self.whole_part(repository, blob, seen)?;
+        }
+        Ok(())
+    }
+
+    fn whole_part(
+        &self,
+        repository: &str,
+        blob: &Value,
+        seen: &mut BTreeSet<(String, Digest)>,
+    ) -> Result<(), String> {
+        let digest = digest_of(blob)?;
+        if !seen.insert((repository.to_owned(), digest)) {
+            return Ok(());
+        }
+        let layer = format!("_layers/sha256/{}/link", digest.hex());
+        if !self.repository(repository).join(layer).is_file() {
+            return Err(format!("the blob {digest} is not in the repository"));
+        }
+        let bytes = self.whole_blob(&digest)?;
+        match blob["size"].as_u64() == Some(bytes.len() as u64) {
+            true => Ok(()),
+            false => Err(format!("the blob {digest} has {} bytes", bytes.len())),
+        }
+    }
+
+    fn whole_blob(&self, digest: &Digest) -> Result<Vec<u8>, String> {
+        let bytes =
+            fs::read(self.blob_path(digest)).map_err(|error| format!("{digest}: {error}"))?;
+        match Digest::of(&bytes) == *digest {
+            true => Ok(bytes),
+            false => Err(format!("{digest} holds something else")),
+        }
+    }
+
+    /// Every blob that a manifest of this registry names as a file system layer.
+    pub fn layers(&self) -> BTreeSet<Digest> {
+        let mut found = BTreeSet::new();
+        for repository in self.repositories() {
+            let revisions = self
+                .repository(&repository)
+                .join("_manifests/revisions/sha256");
+            for hex in names(&revisions) {
+                let digest = Digest::from_hex(&hex).unwrap();
+                let Ok(bytes) = fs::read(self.blob_path(&digest)) else {
+                    continue;
+                };
+                let manifest: Value = serde_json::from_slice(&bytes).unwrap();
+                let layers = list(&manifest, "layers");
+                let tars = layers.filter(|layer| {
+                    let kind = layer["mediaType"].as_str().unwrap_or_default();
+                    kind.contains(".tar")
+                });
+                found.extend(tars.map(|layer| digest_of(layer).unwrap()));
+            }
+        }
+        found
+    }
+
+    /// Bytes of file system layers that these requests carried, down and up.
+    pub fn layer_bytes(&self, requests: &[Request]) -> (u64, u64) {
+        let layers = self.layers();
+        let down = requests.iter().filter(|request| {
+            request.method == "GET" && request.blob().is_some_and(|blob| layers.contains(&blob))
+        });
+        let up = requests.iter().filter_map(Request::uploaded);
+        let up = up.filter(|blob| layers.contains(blob));
+        (
+            down.map(|request| request.bytes).sum(),
+            up.filter_map(|blob| self.blob_size(&blob)).sum(),
+        )
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Request {
+    /// Of the "combined" format: `host - user [time] "METHOD URL PROTOCOL" status bytes "referer" "agent"`.
+    fn parse(line: &str) -> Option<Self> {
+        let (_, rest) = line.split_once("] \"")?;
+        let (request, rest) = rest.split_once("\" ")?;
+        let mut request = request.split(' ');
+        let method = request.next()?.to_owned();
+        let url = request.next()?;
+        let (path, query) = url.split_once('?').unwrap_or((url, ""));
+        let mut numbers = rest.split(' ');
+        Some(Self {
+            method,
+            path: path.to_owned(),
+            query: query.to_owned(),
+            status: numbers.next()?.parse().ok()?,
+            bytes: numbers.next()?.parse().ok()?,
+        })
+    }
+
+    /// The digest of a blob's own URL.
+    pub fn blob(&self) -> Option<Digest> {
+        let (_, digest) = self.path.split_once("/blobs/")?;
+        digest.parse().ok()
+    }
+
+    /// The digest of a blob that came to be stored by this request's body.
+    pub fn uploaded(&self) -> Option<Digest> {
+        let finishes = matches!(self.method.as_str(), "PUT" | "POST") && self.status == 201;
+        (finishes && self.path.contains("/blobs/uploads/"))
+            .then(|| self.parameter("digest"))?
+            .and_then(|digest| digest.parse().ok())
+    }
+
+    /// The digest of a blob that this request mounted.
+    pub fn mounted(&self) -> Option<Digest> {
+        (self.method == "POST" && self.status == 201)
+            .then(|| self.parameter("mount"))?
+            .and_then(|digest| digest.parse().ok())
+    }
+
+    fn parameter(&self, name: &str) -> Option<String> {
+        url::form_urlencoded::parse(self.query.as_bytes())
+            .find_map(|(found, value)| (found == name).then(|| value.into_owned()))
+    }
+}
+
+/// A program that ends with the thread that started it.
+fn lasting(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(program);
+    command.stdin(Stdio::null());
+    command
+}
+
+fn folder() -> tempfile::TempDir {
+    tempfile::Builder::new()
+        .prefix("iw-registry-")
+        .tempdir()
+        .unwrap()
+}
+
+/// What `tests/run` builds, else one on `PATH`. Without either it is an error where Go could have built it.
+fn olareg() -> Option<PathBuf> {
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools/olareg");
+    let found = Some(built).filter(|path| path.is_file());
+    let found = found.or_else(|| on_path("olareg"));
+    if found.is_none() {
+        assert!(
+            on_path("go").is_none(),
+            "these tests need olareg: `tests/run` builds it into target/tools"
+        );
+        writeln!(std::io::stderr(), "skipped: no olareg").unwrap();
+    }
+    found
+}
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .find(|file| file.is_file())
+}
+
+fn answers(child: &mut Child, address: &str) -> bool {
+    let limit = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < limit {
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        if get(address, "/v2/").is_ok_and(|answer| answer.starts_with("HTTP/1.1 ")) {
+            return child.try_wait().unwrap().is_none();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    false
+}
+
+/// The whole answer.
+pub fn get(address: &str, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    write!(
+        stream,
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.file_name().into_string().unwrap())
+        .collect()
+}
+
+/// A link file's digest. A request that is still going on may have opened it without having written it.
+fn link(path: &Path) -> Digest {
+    let limit = Instant::now() + Duration::from_secs(5);
+    loop {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        if let Ok(digest) = text.parse() {
+            return digest;
+        }
+        assert!(Instant::now() < limit, "{} holds {text:?}", path.display());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn list<'a>(document: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
+    document[name].as_array().into_iter().flatten()
+}
+
+fn digest_of(descriptor: &Value) -> Result<Digest, String> {
+    let digest = descriptor["digest"].as_str();
+    digest
+        .and_then(|digest| digest.parse().ok())
+        .ok_or_else(|| format!("no digest in {descriptor}"))
+}
+
+/// A file like docker's `config.json` with the login for these hosts.
+pub fn login_file(folder: &Path, hosts: &[&str]) -> PathBuf {
+    let basic = wares::basic(USER, PASSWORD);
+    let auth = basic.trim_start_matches("Basic ");
+    let auths: serde_json::Map<String, Value> = hosts
+        .iter()
+        .map(|host| ((*host).to_owned(), json!({ "auth": auth })))
+        .collect();
+    fs::create_dir_all(folder).unwrap();
+    let path = folder.join("config.json");
+    fs::write(&path, json!({ "auths": auths }).to_string()).unwrap();
+    path
+}
+
+/// A client, with the logins of these files.
+pub fn client(logins: &[PathBuf]) -> Registry {
+    let ambient = Ambient {
+        registry_auth: logins.to_vec(),
+        ..Ambient::default()
+    };
+    Registry::new(Http::new(&ambient, false).unwrap(), &ambient)
+}
+
+/// Runs `future` to its end, on two threads.
+pub fn wait<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+/// A package index on loopback with some small wheels: `alpha` (needs `beta`), `beta`, `gamma` (needs `beta`,
+/// `delta`), `delta`.
+pub fn index() -> crate::index::Server {
+    crate::index::Server::with(&[
+        wares::wheel("alpha", "1.0", &["beta"], 60, 2_000),
+        wares::wheel("beta", "2.0", &[], 4, 300_000),
+        wares::wheel("gamma", "3.0", &["beta", "delta"], 200, 1_000),
+        wares::wheel("delta", "0.1", &[], 2, 100),
+    ])
+}
+
+/// Where the projects of the tests push to: below this repository of the registry.
+pub const PREFIX: &str = "team/ml";
+
+/// A project with its own store and home whose `registry` is at `address` (host and port), logged in there. Images
+/// stand on the base `small`, a busybox image with what a resolver looks at.
+pub fn project(address: &str, index: &crate::index::Server, images: &str) -> Lab {
+    let lab = Lab::with(&manifest(address, images)).env("PIP_INDEX_URL", &index.index());
+    login_file(&lab.path("home/.docker"), &[address]);
+    lab
+}
+
+/// The manifest of [`project`].
+pub fn manifest(address: &str, images: &str) -> String {
+    format!(
+        "registry \"{address}/{PREFIX}\"\nbase \"small\" {{ from \"oci:../base:busybox\"; }}\n{images}\n"
+    )
+}
+
+/// A colleague's project: the same files, an empty store of its own, and no package index.
+pub fn colleague(of: &Lab, address: &str) -> Lab {
+    let closed = crate::index::closed_port();
+    let lab = Lab::new().env("PIP_INDEX_URL", &format!("http://{closed}/simple"));
+    for entry in walkdir::WalkDir::new(of.project())
+        .into_iter()
+        .flatten()
+        .filter(|entry| entry.file_type().is_file())
+    {
+        let below = entry.path().strip_prefix(of.project()).unwrap();
+        lab.write(below.to_str().unwrap(), fs::read(entry.path()).unwrap());
+    }
+    login_file(&lab.path("home/.docker"), &[address]);
+    lab
+}
