@@ -12,6 +12,7 @@ mod diff;
 mod exec;
 mod export;
 mod failure;
+mod gc;
 mod init;
 mod interrupt;
 mod jobs;
@@ -74,6 +75,8 @@ enum Command {
     Logs(jobs::LogsArguments),
     /// Print the test cases of jobs
     Results(jobs::ResultsArguments),
+    /// Remove from the store what nothing roots and nobody has used for a while
+    Gc(gc::Arguments),
     /// Print the JSON Schema of what a command prints under --json
     Schema(schema::Arguments),
     /// Print a completion script for a shell
@@ -129,6 +132,7 @@ fn run(arguments: Arguments, cancel: crate::runtime::Cancel) -> Result<ExitCode,
         Command::Jobs(arguments) => jobs::list(&context, &arguments),
         Command::Logs(arguments) => jobs::logs(&context, &arguments),
         Command::Results(arguments) => jobs::results(&context, &arguments),
+        Command::Gc(arguments) => gc::run(&context, &arguments),
         Command::Schema(_) | Command::Completions { .. } => Ok(ExitCode::SUCCESS),
     }
 }

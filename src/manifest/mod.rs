@@ -37,6 +37,7 @@ pub use bases::{DEFAULT_BASE, builtin_base, builtin_names};
 pub use model::*;
 pub use schema::kdl_schema;
 pub use template::{cells, expand};
+pub use units::{age, bytes};
 
 use crate::diagnostic::{Problems, SourceText};
 use chain::{Chains, Declarations, Kind};

@@ -141,7 +141,9 @@ impl<'a> Builder<'a> {
         let image = row.and_then(|row| serde_json::from_str::<Image>(&row.document).ok());
         let expected = expected_diff_ids(locked);
         Ok(image.filter(|image| {
-            image.layers.iter().all(|layer| self.has(layer))
+            let mut documents = [image.digest(), image.config_digest()].into_iter();
+            documents.all(|digest| self.store.blob(&digest).is_some())
+                && image.layers.iter().all(|layer| self.has(layer))
                 && expected
                     .iter()
                     .all(|wanted| image.layers.iter().any(|layer| layer.diff_id == *wanted))
@@ -182,7 +184,7 @@ impl<'a> Builder<'a> {
 }
 
 /// Everything that decides an image: what the request key does not say is in the locked image.
-fn inputs_key(lock: &Lock, locked: &LockedImage, platform: Platform) -> Digest {
+pub(super) fn inputs_key(lock: &Lock, locked: &LockedImage, platform: Platform) -> Digest {
     let wheels: Vec<_> = locked
         .wheels
         .iter()

@@ -5,5 +5,6 @@ pub mod building;
 pub mod content;
 pub mod locking;
 pub mod places;
+pub mod roots;
 pub mod sandbox;
 pub mod trees;
