@@ -1,11 +1,15 @@
 //! The documents of the catalog. Every one says its schema's version in `v`; readers refuse versions that they do not
 //! know and fields that they do not know are ignored, so that later programs may add some.
 
+use std::collections::BTreeSet;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Signature;
 use crate::digest::Digest;
+use crate::identity::{BaseDocument, OsDocument, PipDocument, RequestDocument};
+use crate::layer::Layer;
 use crate::manifest::Platform;
 use crate::oci::Descriptor;
 
@@ -94,7 +98,7 @@ pub struct BaseRecord {
 pub struct RequestRecord {
     /// Canonical PEP 508 texts.
     pub pip: Vec<String>,
-    /// OS packages.
+    /// OS packages, those of a Debian base included.
     pub os: Vec<OsRequest>,
     /// Canonical PEP 508 texts.
     #[serde(default)]
@@ -105,6 +109,12 @@ pub struct RequestRecord {
     /// RFC 3339 instant.
     #[serde(default)]
     pub exclude_newer: Option<String>,
+    /// URLs of the indexes that may serve any package, the most preferred first.
+    #[serde(default)]
+    pub indexes: Vec<String>,
+    /// URL of the index that replaces the default one.
+    #[serde(default)]
+    pub default_index: Option<String>,
 }
 
 /// A requested OS package.
@@ -176,6 +186,33 @@ pub struct Accounts {
     pub group: String,
 }
 
+impl From<&RequestDocument> for RequestRecord {
+    fn from(document: &RequestDocument) -> Self {
+        let texts = |list: &BTreeSet<PipDocument>| -> Vec<String> {
+            let texts: BTreeSet<&String> = list.iter().map(|line| &line.requirement).collect();
+            texts.into_iter().cloned().collect()
+        };
+        let base = match &document.base {
+            BaseDocument::Debian { os, .. } => Some(os),
+            BaseDocument::From { .. } => None,
+        };
+        let os: BTreeSet<&OsDocument> = base.into_iter().flatten().chain(&document.os).collect();
+        let os = os.into_iter().map(|os| OsRequest {
+            name: os.name.clone(),
+            version: os.version.clone(),
+        });
+        Self {
+            pip: texts(&document.pip),
+            os: os.collect(),
+            constraints: texts(&document.constraints),
+            overrides: texts(&document.overrides),
+            exclude_newer: document.exclude_newer.clone(),
+            indexes: document.indexes.clone(),
+            default_index: document.default_index.clone(),
+        }
+    }
+}
+
 impl Record {
     /// The version of the schema that this program writes.
     pub const VERSION: u32 = 1;
@@ -185,6 +222,21 @@ impl Record {
     pub const MEDIA_TYPE: &'static str = "application/vnd.imagewright.record.v1+json";
 }
 
+impl RecordLayer {
+    /// What a record says of `layer`.
+    pub fn of(layer: &Layer, key: Option<Digest>) -> Self {
+        Self {
+            key,
+            media_type: layer.media_type.clone(),
+            digest: layer.digest,
+            size: layer.size,
+            diff_id: layer.diff_id,
+            unpacked: layer.unpacked,
+            comment: layer.comment.clone(),
+        }
+    }
+}
+
 impl LayerRecord {
     /// The version of the schema that this program writes.
     pub const VERSION: u32 = 1;
@@ -192,4 +244,6 @@ impl LayerRecord {
     pub const ARTIFACT_TYPE: &'static str = "application/vnd.imagewright.layer.v1";
     /// The media type of the document.
     pub const MEDIA_TYPE: &'static str = "application/vnd.imagewright.layer.v1+json";
+    /// The media type of the document of a layer's paths.
+    pub const PATHS_MEDIA_TYPE: &'static str = "application/vnd.imagewright.paths.v1+json";
 }

@@ -1,8 +1,5 @@
 //! Who may be believed when a registry says that a key stands for certain bytes.
 
-use std::fmt;
-use std::str::FromStr;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
@@ -103,26 +100,6 @@ impl Signature {
         };
         let message = identity::canonical_json(statement);
         self.key == key.to_string() && verifier.verify_strict(&message, &signature).is_ok()
-    }
-}
-
-impl fmt::Display for TrustedKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ed25519:{}", BASE64.encode(self.0))
-    }
-}
-
-impl FromStr for TrustedKey {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let bytes = text
-            .strip_prefix("ed25519:")
-            .and_then(|text| BASE64.decode(text).ok());
-        let bytes = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-        match bytes.filter(|bytes| VerifyingKey::from_bytes(bytes).is_ok()) {
-            Some(bytes) => Ok(Self(bytes)),
-            None => Err("a public key is `ed25519:` and 32 bytes in base64".into()),
-        }
     }
 }
 

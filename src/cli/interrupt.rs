@@ -114,9 +114,9 @@ pub struct Watched<'a, S> {
 }
 
 impl<S: LayerSource> LayerSource for Watched<'_, S> {
-    fn open<'a>(&'a self, layer: &Layer) -> io::Result<Box<dyn Read + Send + 'a>> {
+    fn open_at<'a>(&'a self, layer: &Layer, from: u64) -> io::Result<Box<dyn Read + Send + 'a>> {
         Ok(Box::new(WatchedReader {
-            reader: self.source.open(layer)?,
+            reader: self.source.open_at(layer, from)?,
             cancel: self.cancel,
         }))
     }

@@ -194,7 +194,7 @@ fn wheel_document(
     })
 }
 
-fn fetch_document(fetch: &FetchSpec) -> FetchDocument {
+pub(super) fn fetch_document(fetch: &FetchSpec) -> FetchDocument {
     let FetchSpec {
         url: _, // the hash says what it is
         sha256,
@@ -236,7 +236,7 @@ fn general_indexes(indexes: &[Spanned<Index>]) -> Vec<String> {
 }
 
 /// A URL as the URL standard serialises it, without the slashes at its end.
-fn canonical_url(text: &str) -> String {
+pub fn canonical_url(text: &str) -> String {
     let url = url::Url::parse(text).map_or_else(|_| text.to_owned(), String::from);
     url.trim_end_matches('/').to_owned()
 }

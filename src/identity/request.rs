@@ -55,6 +55,20 @@ pub struct RequestDocument {
 impl RequestDocument {
     /// The version of this document.
     pub const VERSION: u32 = 1;
+
+    /// Key of the base's part of the request, which a locked Debian base answers.
+    pub fn base_key(&self) -> Digest {
+        super::key(&serde_json::json!({
+            "base": self.base, "platform": self.platform, "python": self.python, "v": Self::VERSION,
+        }))
+    }
+
+    /// Key of the image's own OS requirements.
+    pub fn os_key(&self) -> Digest {
+        super::key(&serde_json::json!({
+            "base": self.base, "os": self.os, "platform": self.platform, "v": Self::VERSION,
+        }))
+    }
 }
 
 /// Where the file system begins.

@@ -10,9 +10,11 @@ mod error;
 mod layout;
 mod layout_reader;
 mod load;
+mod packages;
+pub mod sbom;
 mod settings;
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +24,7 @@ pub use error::ImageError;
 pub use layout::export_layout;
 pub use layout_reader::{LayoutError, LayoutReader, LayoutReference};
 pub use load::{Engine, EngineKind, load};
+pub use packages::{Packages, Placed};
 pub use settings::Settings;
 
 use crate::digest::{Digest, HashingWriter};
@@ -78,7 +81,12 @@ pub fn base_layer(layer: &BaseLayer) -> Layer {
 /// Streams the compressed bytes of layers.
 pub trait LayerSource: Send + Sync {
     /// A reader of the layer's blob. Who reads it verifies it ([`copy_layer`]).
-    fn open<'a>(&'a self, layer: &Layer) -> io::Result<Box<dyn Read + Send + 'a>>;
+    fn open<'a>(&'a self, layer: &Layer) -> io::Result<Box<dyn Read + Send + 'a>> {
+        self.open_at(layer, 0)
+    }
+
+    /// A reader of the layer's blob from byte `from` on.
+    fn open_at<'a>(&'a self, layer: &Layer, from: u64) -> io::Result<Box<dyn Read + Send + 'a>>;
 }
 
 /// Layers of the store: blobs as they are, recipes streamed.
@@ -93,7 +101,7 @@ impl<'a> StoreSource<'a> {
         Self { store }
     }
 
-    fn recipe(&self, layer: &Layer) -> io::Result<Box<dyn Read + Send>> {
+    fn recipe(&self, layer: &Layer, from: u64) -> io::Result<Box<dyn Read + Send>> {
         let recipe = Recipe::load(self.store, &layer.key).map_err(io::Error::other)?;
         let Some(recipe) = recipe else {
             let gone = format!(
@@ -102,19 +110,21 @@ impl<'a> StoreSource<'a> {
             );
             return Err(io::Error::new(io::ErrorKind::NotFound, gone));
         };
-        let reader = recipe.into_reader(self.store).map_err(io::Error::other)?;
+        let reader = recipe.into_reader_at(self.store, from);
+        let reader = reader.map_err(io::Error::other)?;
         Ok(Box::new(reader))
     }
 }
 
 impl LayerSource for StoreSource<'_> {
-    fn open<'a>(&'a self, layer: &Layer) -> io::Result<Box<dyn Read + Send + 'a>> {
+    fn open_at<'a>(&'a self, layer: &Layer, from: u64) -> io::Result<Box<dyn Read + Send + 'a>> {
         match layer.content {
             LayerContent::Blob => {
-                let file = std::fs::File::open(self.store.blob_path(&layer.digest))?;
+                let mut file = std::fs::File::open(self.store.blob_path(&layer.digest))?;
+                file.seek(io::SeekFrom::Start(from))?;
                 Ok(Box::new(file))
             }
-            LayerContent::Recipe => self.recipe(layer),
+            LayerContent::Recipe => self.recipe(layer, from),
             LayerContent::Registry => Err(io::Error::new(
                 io::ErrorKind::NotFound,
                 format!("the bytes of {} are in the registry only", layer.comment),

@@ -20,7 +20,7 @@ pub mod wheel;
 
 pub use build::{build_wheel_layers, verify_wheel};
 pub use error::LayerError;
-pub use plan::{PinnedWheel, WheelLayerPlan, WheelPlan, plan};
+pub use plan::{PinnedWheel, WheelLayerPlan, WheelPlan, holders, plan};
 
 use serde::{Deserialize, Serialize};
 

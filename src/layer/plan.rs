@@ -154,6 +154,36 @@ fn group(wheels: Vec<Sized>, limit: usize) -> Vec<Vec<Sized>> {
     groups
 }
 
+/// Wheel → index of the layer that holds it, told by the keys of an image's `layers` alone: neither the wheels nor their
+/// sizes are needed. A wheel that no key accounts for is absent.
+pub fn holders(
+    python: &PythonDocument,
+    wheels: &[WheelDocument],
+    layers: &[Digest],
+) -> BTreeMap<Digest, usize> {
+    let index = |group: &[&WheelDocument]| {
+        let document = LayerDocument::wheels(python.clone(), group.iter().copied().cloned());
+        let key = identity::key(&document);
+        layers.iter().position(|layer| *layer == key)
+    };
+    let mut found = BTreeMap::new();
+    let mut buckets: BTreeMap<u8, Vec<&WheelDocument>> = BTreeMap::new();
+    for wheel in wheels {
+        match index(&[wheel]) {
+            Some(layer) => {
+                found.insert(wheel.sha256, layer);
+            }
+            None => buckets.entry(bucket(&wheel.name)).or_default().push(wheel),
+        }
+    }
+    for group in buckets.into_values() {
+        if let Some(layer) = index(&group) {
+            found.extend(group.iter().map(|wheel| (wheel.sha256, layer)));
+        }
+    }
+    found
+}
+
 fn wheels_layer(python: &PythonDocument, group: Vec<Sized>) -> WheelLayerPlan {
     let work = group.iter().map(|(_, size)| size).sum();
     let wheels: Vec<PinnedWheel> = group.into_iter().map(|(wheel, _)| wheel).collect();

@@ -198,7 +198,19 @@ impl Recipe {
     /// # Errors
     /// The same.
     pub fn into_reader(self, store: &Store) -> Result<RecipeReader<'static>, LayerError> {
-        Self::open(Cow::Owned(self), store, 0)
+        self.into_reader_at(store, 0)
+    }
+
+    /// Like [`Recipe::into_reader`], from byte `from` of the blob on; only a whole blob is verified.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn into_reader_at(
+        self,
+        store: &Store,
+        from: u64,
+    ) -> Result<RecipeReader<'static>, LayerError> {
+        Self::open(Cow::Owned(self), store, from)
     }
 
     /// The blob's bytes `from..from + len`, clipped to its end. Not verified: the receiver of all ranges does that.

@@ -1,6 +1,7 @@
 //! `imagewright.lock`: what a manifest was resolved to. Knows no network and no clock.
 
 mod diff;
+mod fragment;
 mod model;
 mod read;
 mod write;
@@ -147,6 +148,29 @@ mod tests {
             1,
             "images with one base share its block"
         );
+    }
+
+    #[test]
+    fn the_lock_of_one_image_has_only_what_it_uses_and_reads_back() {
+        let lock = example();
+        for (name, platform, wheels, debs) in [
+            ("one", Platform::LinuxAmd64, 3, 1),
+            ("one", Platform::LinuxArm64, 3, 0),
+            ("two", Platform::LinuxAmd64, 0, 1),
+        ] {
+            let only = lock.only(name, platform).unwrap();
+            assert_eq!((only.wheels.len(), only.debs.len()), (wheels, debs));
+            assert_eq!(only.emitter, lock.emitter);
+            assert_eq!(only.images.len(), 1);
+            assert_eq!(only.images[name].len(), 1);
+            assert_eq!(only.images[name][&platform], lock.images[name][&platform]);
+            let text = only.to_text();
+            let read = Lock::parse(&SourceText::new("fragment", text.clone())).unwrap();
+            assert_eq!(read, only);
+            assert_eq!(read.only(name, platform).unwrap().to_text(), text);
+        }
+        assert_eq!(lock.only("two", Platform::LinuxArm64), None);
+        assert_eq!(lock.only("three", Platform::LinuxAmd64), None);
     }
 
     #[test]

@@ -374,8 +374,9 @@ fn meant(written: &str, rules: impl Iterator<Item = &'static Rule>) -> Option<&'
 
 fn usage(rule: &Rule) -> String {
     let mut text = rule.name.to_owned();
-    for Argument { name, times, .. } in rule.arguments {
+    for Argument { name, form, times } in rule.arguments {
         match times {
+            _ if *form == Form::Boolean => text.push_str(" #true"),
             Times::Once => text.push_str(&format!(" \"{name}\"")),
             Times::Optional => text.push_str(&format!(" [\"{name}\"]")),
             Times::Many => text.push_str(&format!(" \"{name}\" …")),

@@ -47,6 +47,14 @@ pub(super) enum Form {
     IndexName,
     /// A registry and a repository prefix.
     Registry,
+    /// Which repositories a registry has.
+    Layout,
+    /// An Ed25519 public key.
+    PublicKey,
+    /// A tag; may hold `{version}` and `{git}`.
+    Tag,
+    /// A version that may stand in a tag.
+    TagVersion,
     /// An image in a registry, or `oci:` and a folder of the project.
     ImageReference,
     /// A Debian suite.
@@ -75,6 +83,8 @@ pub(super) enum Form {
     Sha256,
     /// A URL without user info and query.
     Url,
+    /// The same; may hold `{timestamp}`.
+    SnapshotUrl,
     /// A URL without user info; a query may stand.
     FetchUrl,
     /// What imagewright builds for.
@@ -125,6 +135,13 @@ impl Form {
             Self::RunName => "a name such as \"titanic\" or \"titanic-{seed}\"",
             Self::IndexName => "an index name such as \"internal\"",
             Self::Registry => "a registry and prefix such as \"registry.example.com/ml\"",
+            Self::Layout => "\"split\", \"single\" or \"per-image\"",
+            Self::PublicKey => "a public key: \"ed25519:\" and its 32 bytes in base64",
+            Self::Tag => "a tag such as \"{version}\", \"{git}\" or \"stable\"",
+            Self::TagVersion => "a version such as \"1.4.2\"",
+            Self::SnapshotUrl => {
+                "a URL such as \"https://snapshot.example.com/debian/{timestamp}\""
+            }
             Self::ImageReference => {
                 "an image such as \"registry.example.com/python:3.12-slim\" or \"oci:layout\""
             }
@@ -179,7 +196,12 @@ impl Form {
             Self::Size => "^[0-9]+(?:\\.[0-9]+)?(?:B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)$",
             Self::Cpu => "^(?:[0-9]+m|[0-9]+(?:\\.[0-9]{1,3})?)$",
             Self::Duration => "^(?:[0-9]+d)?(?:[0-9]+h)?(?:[0-9]+m)?(?:[0-9]+s)?$",
-            Self::Url | Self::FetchUrl => "^https?://",
+            Self::Url | Self::FetchUrl | Self::SnapshotUrl => "^https?://",
+            Self::PublicKey => "^ed25519:[A-Za-z0-9+/]{43}=$",
+            Self::Tag => {
+                "^(?:[A-Za-z0-9_]|\\{version\\}|\\{git\\})(?:[A-Za-z0-9_.-]|\\{version\\}|\\{git\\})*$"
+            }
+            Self::TagVersion => "^[A-Za-z0-9_][A-Za-z0-9_.-]*$",
             _ => return None,
         })
     }
@@ -189,6 +211,7 @@ impl Form {
         match self {
             Self::Platform => &["linux/amd64", "linux/arm64"],
             Self::Network => &["none", "host"],
+            Self::Layout => &["split", "single", "per-image"],
             _ => &[],
         }
     }
@@ -256,6 +279,8 @@ pub(super) fn rule(name: &str, place: Place) -> Option<&'static Rule> {
 pub(super) fn rules_of(place: Place) -> impl Iterator<Item = &'static Rule> {
     RULES
         .iter()
+        .copied()
+        .flatten()
         .filter(move |rule| rule.places.contains(&place))
 }
 

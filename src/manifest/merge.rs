@@ -8,7 +8,7 @@ use super::model::*;
 use super::node::{Node, Value};
 use super::report::Report;
 use super::requirements_file::Cache;
-use super::{paths, units, values};
+use super::{paths, tags, units, values};
 use crate::diagnostic::Problem;
 
 /// Python of the Debian releases that are known to us.
@@ -55,6 +55,7 @@ impl Merger<'_> {
         for node in self.top {
             self.add(node, &mut request, false);
         }
+        tags::read(&mut request, parts, self.top, self.report);
         for part in parts {
             let base = part.kind != Kind::Image;
             for node in &part.node.children {
@@ -100,7 +101,7 @@ impl Merger<'_> {
             components: components.unwrap_or_else(|| vec!["main".into()]),
             keyring,
             updates: node.property("updates").is_some_and(is_true),
-            snapshot: None,
+            snapshot: text("snapshot"),
             os: Vec::new(),
         }))
     }
@@ -352,7 +353,7 @@ fn base_name(parts: &[Part<'_>], own: &Value) -> String {
 }
 
 /// The node of that name in the innermost scope that has one.
-fn innermost<'n>(parts: &[Part<'n>], top: &'n [Node], name: &str) -> Option<&'n Node> {
+pub(super) fn innermost<'n>(parts: &[Part<'n>], top: &'n [Node], name: &str) -> Option<&'n Node> {
     let scopes = parts
         .iter()
         .rev()
@@ -361,7 +362,8 @@ fn innermost<'n>(parts: &[Part<'n>], top: &'n [Node], name: &str) -> Option<&'n 
     scopes.flatten().find(|node| node.rule.name == name)
 }
 
-fn is_true(value: &Value) -> bool {
+/// Whether it is `#true`.
+pub(super) fn is_true(value: &Value) -> bool {
     value.scalar == super::node::Scalar::Boolean(true)
 }
 

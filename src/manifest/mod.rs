@@ -8,6 +8,7 @@ mod axes;
 mod bases;
 mod chain;
 mod check;
+mod destinations;
 mod language;
 mod marker;
 mod merge;
@@ -25,6 +26,7 @@ mod scalars;
 mod schema;
 mod secrets;
 mod syntax;
+pub mod tags;
 mod template;
 mod units;
 mod urls;
@@ -115,19 +117,14 @@ fn assemble(
     for run in &runs {
         projects.entry(run.project.clone()).or_default();
     }
-    let registry = of(nodes, "registry").find_map(|node| node.argument(0));
-    let registry = registry.map(|value| {
-        value.spanned(Destination {
-            registry: value.text().trim_end_matches('/').to_owned(),
-            layout: Layout::default(),
-            plain_http: false,
-        })
-    });
+    let (registry, pushes) = destinations::read(nodes, report);
+    let everywhere: Vec<_> = registry.iter().chain(&pushes).collect();
+    tags::conflicts(&images, &everywhere, report);
     Manifest {
         source: Arc::clone(source),
         registry,
-        pushes: Vec::new(),
-        trust: Vec::new(),
+        pushes,
+        trust: destinations::trusted(nodes),
         images,
         runs,
         projects,

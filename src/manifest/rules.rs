@@ -1,5 +1,7 @@
 //! The manifest language as one table: which nodes there are, where they stand, and what they hold.
 
+mod publishing;
+
 use super::language::{Argument, Children, Form, Place, Property, Rule, Times};
 
 const fn one(name: &'static str, form: Form) -> Argument {
@@ -44,6 +46,7 @@ const fn required(name: &'static str, form: Form, doc: &'static str) -> Property
     }
 }
 
+const EVERY_IMAGE: &[Place] = &[Place::Top, Place::Image];
 const LAYERED: &[Place] = &[Place::Base, Place::Image];
 const EVERYWHERE_BUT_RUN: &[Place] = &[Place::Top, Place::Base, Place::Image];
 
@@ -60,15 +63,10 @@ const PLAIN: Rule = Rule {
 };
 
 /// The whole language, in the order in which the schema shows it.
-pub(super) static RULES: &[Rule] = &[
-    Rule {
-        name: "registry",
-        places: &[Place::Top],
-        doc: "Where images are pushed to and looked up.",
-        single: true,
-        arguments: &[one("registry", Form::Registry)],
-        ..PLAIN
-    },
+pub(super) static RULES: &[&[Rule]] = &[publishing::DESTINATIONS, CONTENT, publishing::TAGS];
+
+/// What images and runs consist of.
+static CONTENT: &[Rule] = &[
     Rule {
         name: "base",
         places: &[Place::Top],
@@ -159,6 +157,11 @@ pub(super) static RULES: &[Rule] = &[
                 "updates",
                 Form::Boolean,
                 "Also use the updates and security suites; default #false.",
+            ),
+            optional(
+                "snapshot",
+                Form::SnapshotUrl,
+                "An archive that keeps superseded packages, asked when the archive itself has dropped one; {timestamp} stands for the time of the lock.",
             ),
         ],
         ..PLAIN

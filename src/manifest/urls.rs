@@ -3,6 +3,7 @@
 use url::Url;
 
 use super::mistake::Mistake;
+use super::template::{self, Piece};
 use super::values::shorten;
 
 /// The URL of an index or archive: http or https, with a host, without user info, query and fragment.
@@ -46,17 +47,55 @@ pub(super) fn fetch(text: &str) -> Result<(), Mistake> {
     Ok(())
 }
 
-/// `HOST[:PORT][/PATH]`, lower case, without scheme, tag and digest.
+/// As [`plain`], with `{timestamp}` for a time.
+pub(super) fn snapshot(text: &str) -> Result<(), Mistake> {
+    plain(text)?;
+    for piece in template::pieces(text) {
+        let range = match piece {
+            Piece::Axis("timestamp", _) => continue,
+            Piece::Literal(literal) if !literal.contains(['{', '}']) => continue,
+            Piece::Literal(literal) => {
+                let start = offset(text, literal);
+                start..start + literal.len()
+            }
+            Piece::Axis(_, range) => range.start - 1..range.end + 1,
+            Piece::Stray(range) => range,
+        };
+        return Err(Mistake::at(
+            range,
+            "a snapshot's URL knows {timestamp} alone",
+            "means nothing here",
+        )
+        .help(
+            "write {timestamp} where the time of the lock belongs, for example 20240630T120000Z",
+        ));
+    }
+    Ok(())
+}
+
+/// `HOST[:PORT]/PATH`, lower case, without scheme, tag and digest.
 pub(super) fn registry(text: &str) -> Result<(), Mistake> {
     let help =
         "write host and prefix without scheme and tag, for example \"registry.example.com/ml\"";
     no_scheme(text, help)?;
     let (host, path) = text.split_once('/').unwrap_or((text, ""));
     host_and_port(text, host, help)?;
-    if text.contains('/') {
-        repository(text, path, host.len() + 1, help)?;
+    if !host.contains(['.', ':']) && host != "localhost" {
+        return Err(Mistake::at(
+            0..host.len(),
+            format!("`{}` does not say which registry", shorten(text)),
+            "not a host: it has neither a dot nor a port",
+        )
+        .help(help));
     }
-    Ok(())
+    if path.is_empty() {
+        return Err(Mistake::whole(
+            format!("`{}` has no path behind the host", shorten(text)),
+            "repositories need a name",
+        )
+        .help(help));
+    }
+    repository(text, path, host.len() + 1, help)
 }
 
 /// `HOST[:PORT]/PATH[:TAG][@sha256:…]` as the OCI distribution specification has it, or `oci:DIR[:TAG]`.
@@ -138,7 +177,8 @@ fn no_scheme(text: &str, help: &str) -> Result<(), Mistake> {
     }
 }
 
-fn offset(text: &str, part: &str) -> usize {
+/// Where `part`, a slice of `text`, begins in it.
+pub(super) fn offset(text: &str, part: &str) -> usize {
     (part.as_ptr() as usize)
         .saturating_sub(text.as_ptr() as usize)
         .min(text.len())

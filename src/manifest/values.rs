@@ -8,7 +8,7 @@ use super::language::{Form, did_you_mean};
 use super::mistake::Mistake;
 use super::model::PythonMinor;
 use super::requirement;
-use super::{paths, units, urls};
+use super::{destinations, paths, tags, units, urls};
 use crate::digest::Digest;
 
 /// Longest value in bytes, whatever its form; commands may be longer.
@@ -52,13 +52,17 @@ fn form_of(form: Form, text: &str) -> Result<(), Mistake> {
         Form::Mode => mode(text).map(drop),
         Form::Url => urls::plain(text),
         Form::FetchUrl => urls::fetch(text),
+        Form::SnapshotUrl => urls::snapshot(text),
         Form::Registry => urls::registry(text),
+        Form::PublicKey => destinations::public_key(text).map(drop),
+        Form::Tag => tags::template(text),
+        Form::TagVersion => tags::version(text),
         Form::ImageReference => urls::image(text),
         Form::Size => units::size(text).map(drop),
         Form::Cpu => units::cpu(text).map(drop),
         Form::Duration => units::duration(text).map(drop),
         Form::Instant => units::instant(text).map(drop),
-        Form::Platform | Form::Network => choice(form, text),
+        Form::Platform | Form::Network | Form::Layout => choice(form, text),
         Form::Python => python(text).map(drop),
         Form::Sha256 => sha256(text).map(drop),
         Form::OsVersion => os_version(text),
@@ -167,10 +171,10 @@ fn choice(form: Form, text: &str) -> Result<(), Mistake> {
     if form.choices().contains(&text) {
         return Ok(());
     }
-    let what = if form == Form::Platform {
-        "a platform that imagewright builds for"
-    } else {
-        "a network that a run can have"
+    let what = match form {
+        Form::Platform => "a platform that imagewright builds for",
+        Form::Layout => "a layout that a registry can have",
+        _ => "a network that a run can have",
     };
     let help = match did_you_mean(text, form.choices().iter().copied()) {
         Some(meant) => format!("did you mean \"{meant}\"?"),

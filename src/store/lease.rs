@@ -19,8 +19,8 @@ use super::gc::{Item, Kind};
 
 /// The file with a session's leases.
 const FILE: &str = "leases";
-/// The lock between users and collectors.
-const GATE: &str = "locks/gc";
+/// The name of the lock between users and collectors; the only one that is never removed.
+pub(super) const GATE_NAME: &str = "gc";
 
 /// The leases of this process.
 #[derive(Debug)]
@@ -106,7 +106,7 @@ pub(super) fn used_marker(tree: &Path) -> PathBuf {
 }
 
 fn gate(base: &Path) -> Result<File, StoreError> {
-    let path = base.join(GATE);
+    let path = base.join("locks").join(GATE_NAME);
     OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -124,8 +124,9 @@ pub(super) struct Closed {
 /// Waits until nobody is about to take a lease, and lets nobody.
 pub(super) fn close(base: &Path) -> Result<Closed, StoreError> {
     let gate = gate(base)?;
-    flock(&gate, FlockOperation::LockExclusive)
-        .map_err(|error| StoreError::io("lock", base.join(GATE))(error.into()))?;
+    flock(&gate, FlockOperation::LockExclusive).map_err(|error| {
+        StoreError::io("lock", base.join("locks").join(GATE_NAME))(error.into())
+    })?;
     Ok(Closed { _gate: gate })
 }
 

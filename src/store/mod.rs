@@ -302,8 +302,16 @@ impl Store {
 
     /// Waits for, then holds, the advisory lock `name` until the guard is dropped. Names are letters, digits, `-`.
     pub fn lock(&self, name: &str) -> Result<LockGuard, StoreError> {
+        self.locker(name)()
+    }
+
+    /// [`Store::lock`] as a function that another thread can wait in.
+    pub fn locker(
+        &self,
+        name: &str,
+    ) -> impl FnOnce() -> Result<LockGuard, StoreError> + Send + use<> {
         let path = self.base.join("locks").join(name);
-        loop {
+        move || loop {
             let file = OpenOptions::new()
                 .create(true)
                 .truncate(false)

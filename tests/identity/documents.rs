@@ -18,6 +18,7 @@ pub const HARD: &str =
 #[allow(clippy::large_enum_variant)]
 pub enum Document {
     Request(RequestDocument),
+    Set(SetDocument),
     Layer(LayerDocument),
     Content(ContentDocument),
     Image(ImageDocument),
@@ -27,6 +28,7 @@ impl Document {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Request(_) => "request",
+            Self::Set(_) => "set",
             Self::Layer(_) => "layer",
             Self::Content(_) => "content",
             Self::Image(_) => "image",
@@ -36,6 +38,7 @@ impl Document {
     pub fn canonical(&self) -> String {
         let bytes = match self {
             Self::Request(document) => canonical_json(document),
+            Self::Set(document) => canonical_json(document),
             Self::Layer(document) => canonical_json(document),
             Self::Content(document) => canonical_json(document),
             Self::Image(document) => canonical_json(document),
@@ -46,6 +49,7 @@ impl Document {
     pub fn key(&self) -> Digest {
         match self {
             Self::Request(document) => key(document),
+            Self::Set(document) => key(document),
             Self::Layer(document) => key(document),
             Self::Content(document) => key(document),
             Self::Image(document) => key(document),
@@ -59,6 +63,7 @@ impl Document {
         }
         match kind {
             "request" => of(value).map(Self::Request),
+            "set" => of(value).map(Self::Set),
             "layer" => of(value).map(Self::Layer),
             "content" => of(value).map(Self::Content),
             "image" => of(value).map(Self::Image),
@@ -73,6 +78,7 @@ impl Document {
         }
         match kind {
             "request" => of(stored).map(Self::Request),
+            "set" => of(stored).map(Self::Set),
             "layer" => of(stored).map(Self::Layer),
             "content" => of(stored).map(Self::Content),
             "image" => of(stored).map(Self::Image),
@@ -81,7 +87,7 @@ impl Document {
     }
 }
 
-pub const KINDS: [&str; 4] = ["request", "layer", "content", "image"];
+pub const KINDS: [&str; 5] = ["request", "set", "layer", "content", "image"];
 
 fn os(name: &str, version: Option<&str>) -> OsDocument {
     OsDocument {
@@ -239,6 +245,48 @@ fn wheel(name: &str) -> WheelDocument {
     }
 }
 
+/// What a lock pins above an image, with nothing configured.
+pub fn plain_set() -> SetDocument {
+    SetDocument {
+        v: 1,
+        emitter: EMITTER_VERSION,
+        cleaning: CLEANING_VERSION,
+        platform: Platform::LinuxAmd64,
+        base: SetBase::From {
+            digest: Digest::of("manifest"),
+        },
+        python: SetPython {
+            path: "/usr/local/bin/python3.12".into(),
+            minor: "3.12".into(),
+            full: "3.12.4".into(),
+        },
+        debs: BTreeSet::new(),
+        wheels: BTreeSet::from([wheel("numpy")]),
+        files: BTreeMap::new(),
+        fetches: BTreeSet::new(),
+        config: ConfigDocument::default(),
+    }
+}
+
+/// Something in every field.
+pub fn full_set() -> SetDocument {
+    let request = full_request();
+    SetDocument {
+        platform: Platform::LinuxArm64,
+        base: SetBase::Debian {
+            suite: "bookworm".into(),
+            epoch: 1_747_699_200,
+            debs: BTreeSet::from([Digest::of("libc6"), Digest::of("dash")]),
+        },
+        debs: BTreeSet::from([Digest::of("vim"), Digest::of("vim-runtime")]),
+        wheels: BTreeSet::from([wheel("six"), wheel("attrs"), wheel("attrs-b")]),
+        files: request.files,
+        fetches: request.fetches,
+        config: full_config(),
+        ..plain_set()
+    }
+}
+
 /// A layer of every kind.
 pub fn layers() -> Vec<(&'static str, LayerDocument)> {
     let user = UserDocument::default();
@@ -327,6 +375,8 @@ pub fn all() -> Vec<(String, Document)> {
             Document::Request(plain_request()),
         ),
         ("full request".to_owned(), Document::Request(full_request())),
+        ("plain set".to_owned(), Document::Set(plain_set())),
+        ("full set".to_owned(), Document::Set(full_set())),
     ];
     for (name, layer) in layers() {
         all.push((name.into(), Document::Layer(layer)));

@@ -25,7 +25,7 @@ fn sentences(found: &[Difference]) -> Vec<String> {
         .collect()
 }
 
-const ALL: &str = "[request key, layer key, content key, image key]";
+const ALL: &str = "[request key, set key, layer key, content key, image key]";
 
 #[test]
 fn requirements() {
@@ -135,7 +135,7 @@ fn base_and_os_packages() {
     );
     assert_eq!(
         told(|c| c.platform = Platform::LinuxArm64),
-        ["the platform was linux/amd64, is linux/arm64 [request key, content key, image key]"]
+        ["the platform was linux/amd64, is linux/arm64 [request key, set key, content key, image key]"]
     );
     assert_eq!(
         told(|c| c.image.exclude_newer = None),
@@ -173,13 +173,13 @@ fn files_downloads_and_settings() {
     assert_eq!(
         settings,
         [
-            r#"environment variable A was "1", is "\"2\"" [request key, image key]"#.to_owned(),
+            r#"environment variable A was "1", is "\"2\"" [request key, set key, image key]"#.to_owned(),
             format!(
                 "the user was app (uid 1000, gid 1000, home /home/app), is app (uid 7, gid 1000, home /home/app) {ALL}"
             ),
             format!("the working folder was not set, is \"/work\" {ALL}"),
-            r#"the entry point was not set, is "a b" "c" [request key, image key]"#.into(),
-            r#"label l is gone, was "1" [request key, image key]"#.into(),
+            r#"the entry point was not set, is "a b" "c" [request key, set key, image key]"#.into(),
+            r#"label l is gone, was "1" [request key, set key, image key]"#.into(),
         ]
     );
 }

@@ -134,13 +134,7 @@ const ONE: &str = "1111111111111111111111111111111111111111111111111111111111111
 fn table() -> Vec<Row> {
     let mut all = Vec::new();
     let rows = &mut all;
-    row(
-        rows,
-        "registry",
-        top(""),
-        top("registry \"r.example.com/ml\""),
-        Nothing,
-    );
+    publishing(rows);
     row(rows, "project", top(""), top("project \"fraud\""), Nothing);
     row(
         rows,
@@ -255,6 +249,13 @@ fn table() -> Vec<Row> {
         );
         row(
             rows,
+            &item("debian snapshot="),
+            plain(),
+            text("debian \"bookworm\" snapshot=\"https://old.example.com/{timestamp}\""),
+            Nothing,
+        );
+        row(
+            rows,
             &item("from"),
             plain(),
             text("from \"r.example.com/python:3.11\""),
@@ -286,6 +287,35 @@ fn table() -> Vec<Row> {
     settings(rows);
     runs(rows);
     all
+}
+
+/// Where images go and what they are called there is in no key.
+fn publishing(rows: &mut Vec<Row>) {
+    const KEY: &str = "trust \"ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\"";
+    let mut nothing = |item: &str, before: String, after: String| {
+        row(rows, item, before, after, Nothing);
+    };
+    for node in ["registry", "push"] {
+        let plain = format!("{node} \"r.example.com/ml\"");
+        nothing(node, top(""), top(&plain));
+        for property in [
+            "layout=\"single\"",
+            "layout=\"per-image\"",
+            "plain-http=#true",
+        ] {
+            let name = property.split('=').next().unwrap();
+            let item = format!("{node} {name}=");
+            nothing(&item, top(&plain), top(&format!("{plain} {property}")));
+        }
+    }
+    nothing("trust", top(""), top(KEY));
+    let commented = format!("{KEY} comment=\"whose\"");
+    nothing("trust comment=", top(KEY), top(&commented));
+    nothing("version", top(""), top("version \"1.4.2\""));
+    nothing("protected", top(""), top("protected #true"));
+    nothing("image/version", image(""), image("version \"1.4.2\""));
+    nothing("image/protected", image(""), image("protected #true"));
+    nothing("image/tag", image(""), image("tag \"stable\" \"{git}\""));
 }
 
 fn requirements(rows: &mut Vec<Row>) {
@@ -676,7 +706,7 @@ fn every_node_and_property_of_the_language_has_a_row() {
 
 #[test]
 fn comments_layout_and_order_of_nodes_change_nothing() {
-    let text = "registry \"r.example.com\"\nconstraint \"numpy\" \"<2\"\nbase \"ground\" { debian \"bookworm\"; os \"bb\"; os \"aa\"; pip \"x\"; }\n\
+    let text = "registry \"r.example.com/ml\"\nconstraint \"numpy\" \"<2\"\nbase \"ground\" { debian \"bookworm\"; os \"bb\"; os \"aa\"; pip \"x\"; }\n\
                 image \"one\" base=\"ground\" { pip \"numpy\"; env \"A\" \"1\"; os \"vim\"; file \"src/\" to=\"/app\"; }\n";
     let other = "// a comment, ü\nimage \"uno\" base=\"ground\" {\n    file \"src/\" to=\"/app\"\n    os \"vim\"\n    /- os \"emacs\"\n    env \"A\" \"1\"\n    pip \"numpy\"\n    pip \"numpy\"\n}\n\
                  base \"ground\" {\n    pip \"x\"\n    os \"aa\" /* inline */\n    os \"bb\"\n    debian \"bookworm\"\n}\nconstraint \"numpy<2\"\n";

@@ -1,6 +1,8 @@
 //! Every single value of every document counts: changing any one changes the key, and the explanation names it.
 
-use imagewright::identity::{explain, explain_config, explain_content, explain_layers, key};
+use imagewright::identity::{
+    explain, explain_config, explain_content, explain_layers, explain_set, key,
+};
 use serde_json::Value;
 
 use crate::documents::{self, Document};
@@ -68,6 +70,7 @@ fn mutations(value: &Value) -> Vec<(String, Value)> {
 fn differences(before: &Document, after: &Document) -> Vec<String> {
     let found = match (before, after) {
         (Document::Request(a), Document::Request(b)) => explain(a, b),
+        (Document::Set(a), Document::Set(b)) => explain_set(a, b),
         (Document::Content(a), Document::Content(b)) if a.layers != b.layers => {
             // which layers: explained by their documents
             return vec!["layers".into()]
@@ -138,6 +141,7 @@ fn leaves(value: &Value) -> usize {
 fn differences_to_itself(document: &Document) -> bool {
     match document {
         Document::Request(a) => explain(a, &a.clone()).is_empty(),
+        Document::Set(a) => explain_set(a, &a.clone()).is_empty(),
         Document::Content(a) => explain_content(a, &a.clone()).is_empty(),
         Document::Image(a) => explain_config(&a.config, &a.config.clone()).is_empty(),
         Document::Layer(a) => {

@@ -8,4 +8,5 @@ mod kdl;
 mod keys;
 mod leaves;
 mod properties;
+mod sets;
 mod vectors;

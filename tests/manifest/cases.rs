@@ -5,7 +5,9 @@ use std::fs;
 use std::path::PathBuf;
 
 use imagewright::diagnostic::{Explain, Kind};
-use imagewright::manifest::{self, ImageRequest, Manifest, PipRequirement, Root, RunSpec, Spanned};
+use imagewright::manifest::{
+    self, Destination, ImageRequest, Layout, Manifest, PipRequirement, Root, RunSpec, Spanned,
+};
 
 use crate::support::{data, parse, spans_are_sound, split};
 
@@ -111,7 +113,13 @@ fn each_built_in_base_can_be_shown_and_built_on() {
 fn show(manifest: &Manifest) -> String {
     let mut out = String::new();
     if let Some(registry) = &manifest.registry {
-        let _ = writeln!(out, "registry {}", registry.value.registry);
+        show_destination(&mut out, "registry", registry);
+    }
+    for push in &manifest.pushes {
+        show_destination(&mut out, "push", push);
+    }
+    for key in &manifest.trust {
+        let _ = writeln!(out, "trust {}", key.value);
     }
     for (name, description) in &manifest.projects {
         let _ = writeln!(out, "project {name}: {description:?}");
@@ -122,6 +130,30 @@ fn show(manifest: &Manifest) -> String {
         .for_each(|image| show_image(&mut out, image));
     manifest.runs.iter().for_each(|run| show_run(&mut out, run));
     out
+}
+
+fn show_destination(out: &mut String, what: &str, destination: &Destination) {
+    let _ = write!(out, "{what} {}", destination.registry);
+    if destination.layout != Layout::Split {
+        let _ = write!(out, " {:?}", destination.layout);
+    }
+    let plain = if destination.plain_http { " plain" } else { "" };
+    let _ = writeln!(out, "{plain}");
+}
+
+fn show_names(out: &mut String, image: &ImageRequest) {
+    let version = image.version.as_ref().map(|version| version.as_str());
+    let git = Some("0123456789abcdef");
+    for tag in &image.tags {
+        let tag = manifest::tags::expand(tag, version, git).unwrap();
+        let _ = writeln!(out, "  tag {tag}");
+    }
+    if let Some(version) = version {
+        let _ = writeln!(out, "  version {version}");
+    }
+    if image.protected {
+        let _ = writeln!(out, "  protected");
+    }
 }
 
 fn own<T>(list: &[Spanned<T>]) -> impl Iterator<Item = &T> {
@@ -157,11 +189,15 @@ fn show_image(out: &mut String, image: &ImageRequest) {
                 debian.updates,
             );
             let _ = writeln!(out, "  debian {} {extra:?}", debian.suite.value);
+            if let Some(snapshot) = &debian.snapshot {
+                let _ = writeln!(out, "    snapshot {}", snapshot.value);
+            }
             own(&debian.os).for_each(|os| {
                 let _ = writeln!(out, "    os {} {:?}", os.name, os.version);
             });
         }
     }
+    show_names(out, image);
     let python = image.python.as_ref().map(|python| python.to_string());
     let platforms: Vec<String> = image.platforms.iter().map(ToString::to_string).collect();
     let _ = writeln!(out, "  python {python:?} platforms {}", platforms.join(" "));

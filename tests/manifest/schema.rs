@@ -35,6 +35,10 @@ fn the_schema_is_kdl_and_knows_every_node() {
     let top = named(document);
     for name in [
         "registry",
+        "push",
+        "trust",
+        "version",
+        "protected",
         "base",
         "image",
         "run",

@@ -9,7 +9,7 @@ use crate::cli::failure::Failure;
 use crate::diagnostic::{Kind, Problem, Problems};
 use crate::digest::Digest;
 use crate::http::Http;
-use crate::identity::{self, BaseDocument, OsDocument, RequestDocument};
+use crate::identity::{self, RequestDocument};
 use crate::lock::{Lock, LockedBase, LockedDeb, LockedImage, LockedPython};
 use crate::manifest::{ImageRequest, Manifest, Platform, Root};
 use crate::resolve::debian::{AboveRequest, BaseRequest, Installed, resolve_above, resolve_base};
@@ -134,22 +134,8 @@ impl Job<'_> {
 
     /// Copies the artifacts that a kept image uses.
     fn keep_artifacts(&mut self, image: &LockedImage) {
-        let Some(previous) = self.previous else {
-            return;
-        };
-        for file in &image.wheels {
-            if let Some(wheel) = previous.wheels.get(file) {
-                self.lock.wheels.insert(file.clone(), wheel.clone());
-            }
-        }
-        let base: &[String] = match &image.base {
-            LockedBase::Debian { debs, .. } => debs,
-            LockedBase::From { .. } => &[],
-        };
-        for id in base.iter().chain(&image.debs) {
-            if let Some(deb) = previous.debs.get(id) {
-                self.lock.debs.insert(id.clone(), deb.clone());
-            }
+        if let Some(previous) = self.previous {
+            self.lock.copy_artifacts(previous, image);
         }
     }
 
@@ -174,7 +160,7 @@ impl Job<'_> {
         old: Option<&LockedImage>,
     ) -> Result<LockedImage, Failure> {
         let (base, python) = self.base(image, platform, document, old).await?;
-        let os_key = (!image.os.is_empty()).then(|| os_key(document, platform));
+        let os_key = (!image.os.is_empty()).then(|| document.os_key());
         let (debs, os_diff_id) = self.own_debs(image, platform, os_key, &base, old).await?;
         let wheels = self.wheels(image, platform, content, &python, old).await?;
         Ok(LockedImage {
@@ -218,7 +204,7 @@ impl Job<'_> {
             }
             Root::Debian(debian) => debian,
         };
-        let key = base_key(&document.base, document.python.as_deref(), platform);
+        let key = document.base_key();
         if let Some(known) = self.bases.get(&key) {
             return Ok(known.clone());
         }
@@ -455,21 +441,6 @@ fn same_base(before: &LockedBase, after: &LockedBase) -> bool {
         }
         _ => false,
     }
-}
-
-/// Key of a Debian base's part of a request.
-fn base_key(base: &BaseDocument, python: Option<&str>, platform: Platform) -> Digest {
-    identity::key(&serde_json::json!({
-        "base": base, "platform": platform, "python": python, "v": RequestDocument::VERSION,
-    }))
-}
-
-/// Key of an image's own OS requirements.
-fn os_key(document: &RequestDocument, platform: Platform) -> Digest {
-    let os: &BTreeSet<OsDocument> = &document.os;
-    identity::key(&serde_json::json!({
-        "base": document.base, "os": os, "platform": platform, "v": RequestDocument::VERSION,
-    }))
 }
 
 fn out_of_date(image: &ImageRequest, platform: Platform, known: bool) -> Failure {

@@ -5,6 +5,7 @@
 
 mod layers;
 mod request;
+mod set;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,6 +16,7 @@ use super::{ConfigDocument, ContentDocument, UserDocument};
 
 pub use layers::{LayerComparison, explain_layers};
 pub use request::explain;
+pub use set::explain_set;
 
 /// One link of the chain of identity.
 #[derive(
@@ -24,6 +26,8 @@ pub use request::explain;
 pub enum KeyKind {
     /// What was asked for.
     Request,
+    /// What is pinned.
+    Set,
     /// One layer's bytes.
     Layer,
     /// All layers.
@@ -36,6 +40,7 @@ impl fmt::Display for KeyKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Request => "request key",
+            Self::Set => "set key",
             Self::Layer => "layer key",
             Self::Content => "content key",
             Self::Image => "image key",

@@ -8,6 +8,7 @@ use crate::identity::{
 const REQUEST: &[KeyKind] = &[KeyKind::Request];
 const ALL: &[KeyKind] = &[
     KeyKind::Request,
+    KeyKind::Set,
     KeyKind::Layer,
     KeyKind::Content,
     KeyKind::Image,
@@ -43,7 +44,12 @@ pub fn explain(before: &RequestDocument, after: &RequestDocument) -> Vec<Differe
         "the platform",
         platform.to_string(),
         after.platform.to_string(),
-        &[KeyKind::Request, KeyKind::Content, KeyKind::Image],
+        &[
+            KeyKind::Request,
+            KeyKind::Set,
+            KeyKind::Content,
+            KeyKind::Image,
+        ],
     );
     explain_base(&mut found, base, &after.base);
     found.value(
@@ -78,7 +84,9 @@ pub fn explain(before: &RequestDocument, after: &RequestDocument) -> Vec<Differe
     found.map("file", files, &after.files, file_text, ALL);
     found.named("download", fetches, &after.fetches, fetch_text, ALL);
     for mut difference in explain_config(config, &after.config) {
-        difference.changes.insert(0, KeyKind::Request);
+        difference
+            .changes
+            .splice(..0, [KeyKind::Request, KeyKind::Set]);
         found.0.push(difference);
     }
     found.0
@@ -205,7 +213,7 @@ pub(super) fn file_text(file: &FileDocument) -> String {
     }
 }
 
-fn fetch_text(fetch: &FetchDocument) -> (String, String) {
+pub(super) fn fetch_text(fetch: &FetchDocument) -> (String, String) {
     let FetchDocument { sha256, to, mode } = fetch;
     (to.clone(), format!("{sha256} (mode {mode:04o})"))
 }

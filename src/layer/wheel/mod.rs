@@ -94,6 +94,16 @@ impl Wheel {
         }
     }
 
+    /// The SPDX expression of `License-Expression` (core metadata 2.4), if the wheel has one.
+    ///
+    /// # Errors
+    /// When `METADATA` cannot be read.
+    pub fn licence(&self) -> Result<Option<String>, WheelError> {
+        let metadata = self.text(&self.dist_info("METADATA"))?;
+        let found = header(&metadata, "License-Expression");
+        Ok(found.filter(|text| !text.is_empty()).map(str::to_owned))
+    }
+
     fn dist_info(&self, name: &str) -> String {
         format!("{}.dist-info/{name}", self.stem)
     }

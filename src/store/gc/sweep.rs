@@ -130,11 +130,9 @@ fn tidy(store: &Store) -> Result<(), StoreError> {
 
 /// Removes an advisory lock that nobody holds; who waits for it finds out, see [`Store::lock`].
 fn unlink_lock(path: &Path) {
-    let per_thing = |name: &str| name.starts_with("tree-") || name.starts_with("os-");
-    if !path
+    if path
         .file_name()
-        .and_then(|name| name.to_str())
-        .is_some_and(per_thing)
+        .is_some_and(|name| name == lease::GATE_NAME)
     {
         return;
     }

@@ -1,0 +1,163 @@
+//! The layers of an image, and the artifacts that pin them under their keys.
+
+use std::collections::BTreeMap;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::sender::Sender;
+use super::{Extras, Publication, own_key};
+use crate::catalog::artifact::{Artifact, IMAGE_MANIFEST};
+use crate::catalog::{CatalogError, KeyTag, LayerRecord, RecordLayer};
+use crate::digest::Digest;
+use crate::image::Image;
+use crate::layer::Layer;
+use crate::oci::Descriptor;
+use crate::registry::Reference;
+
+/// How many layers are on their way at a time.
+const AT_ONCE: usize = 8;
+
+/// The media type of an image configuration.
+const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+
+/// A layer of one or more of the images.
+struct Part<'a> {
+    layer: &'a Layer,
+    key: Option<Digest>,
+    extras: Option<&'a Extras>,
+    /// Whether an image needs it whose manifest is not in the repository yet.
+    wanted: bool,
+}
+
+impl Sender<'_> {
+    /// Sees to it that the cache has all layers, and `repository` those of images that it does not have (`known`).
+    pub(super) async fn layers(
+        &self,
+        publication: &Publication<'_>,
+        repository: &Reference,
+        known: &[bool],
+    ) -> Result<(), CatalogError> {
+        let work = parts(publication, known)
+            .into_iter()
+            .map(|part| self.part(part, repository));
+        stream::iter(work)
+            .buffer_unordered(AT_ONCE)
+            .try_collect()
+            .await
+    }
+
+    async fn part(&self, part: Part<'_>, repository: &Reference) -> Result<(), CatalogError> {
+        let cache = self.catalog.place().cache();
+        let host = self.catalog.place().host();
+        let elsewhere = part.extras.map_or(&[][..], |extras| &extras.elsewhere);
+        let elsewhere = elsewhere.iter().filter(|place| place.host == host);
+        let mounts: Vec<Reference> = elsewhere.cloned().collect();
+        let record = part.key.map(|key| layer_record(part.layer, key, part.extras));
+        let pinned = match &record {
+            Some((record, paths)) => Some((Artifact::of_layer(record), record, paths)),
+            None => None,
+        };
+        let tag = part.key.map(|key| KeyTag::Layer(key).tag());
+        let found = match &tag {
+            Some(tag) => self.found(tag).await?,
+            None => None,
+        };
+        // What our own artifact would be has been there before, and with it the blob.
+        let same = matches!((&pinned, found), (Some((artifact, ..)), Some(found)) if artifact.digest() == found);
+        match same {
+            true => self.count_layer(part.layer, crate::registry::Put::Existing),
+            false => self.layer(&cache, part.layer, &mounts).await?,
+        }
+        if let (Some((artifact, _, paths)), Some(tag), None) = (&pinned, &tag, found) {
+            self.artifact(&cache, artifact, paths.as_deref(), &[tag.clone()])
+                .await?;
+        }
+        if part.wanted && *repository != cache {
+            self.layer(repository, part.layer, &[cache]).await?;
+        }
+        Ok(())
+    }
+
+    /// What a tag of the cache names.
+    pub(super) async fn found(&self, tag: &str) -> Result<Option<Digest>, CatalogError> {
+        let reference = self.catalog.tagged(tag);
+        let found = self.catalog.registry().head_manifest(&reference).await?;
+        Ok(found.map(|found| found.digest))
+    }
+
+    /// Puts an artifact, with what it consists of, under tags that are absent.
+    pub(super) async fn artifact(
+        &self,
+        repository: &Reference,
+        artifact: &Artifact,
+        content: Option<&[u8]>,
+        tags: &[String],
+    ) -> Result<(), CatalogError> {
+        self.document(repository, artifact.config(), artifact.document())
+            .await?;
+        if let (Some(bytes), Some(blob)) = (content, artifact.content()) {
+            self.document(repository, blob, bytes).await?;
+        }
+        for tag in tags {
+            let reference = Reference {
+                tag: Some(tag.clone()),
+                ..repository.clone()
+            };
+            self.manifest(&reference, IMAGE_MANIFEST, artifact.manifest())
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Configuration and manifest of an image, by digest.
+    pub(super) async fn image(
+        &self,
+        repository: &Reference,
+        image: &Image,
+    ) -> Result<(), CatalogError> {
+        let config = Descriptor::of(IMAGE_CONFIG, &image.config);
+        self.document(repository, &config, image.config.as_bytes())
+            .await?;
+        self.manifest(repository, IMAGE_MANIFEST, image.manifest.as_bytes())
+            .await
+    }
+}
+
+/// Every layer once, the largest first.
+fn parts<'a>(publication: &'a Publication<'_>, known: &[bool]) -> Vec<Part<'a>> {
+    let mut parts: BTreeMap<(Digest, Option<Digest>), Part<'_>> = BTreeMap::new();
+    for (edition, known) in publication.editions.iter().zip(known) {
+        for (index, layer) in edition.image.layers.iter().enumerate() {
+            let key = own_key(edition.image, index);
+            let part = parts.entry((layer.digest, key)).or_insert(Part {
+                layer,
+                key,
+                extras: edition.extras.get(index),
+                wanted: false,
+            });
+            part.wanted |= !known;
+        }
+    }
+    let mut parts: Vec<_> = parts.into_values().collect();
+    parts.sort_by_key(|part| std::cmp::Reverse(part.layer.size));
+    parts
+}
+
+/// What is recorded of a layer under its key, and the document of its paths.
+pub(super) fn layer_record(
+    layer: &Layer,
+    key: Digest,
+    extras: Option<&Extras>,
+) -> (LayerRecord, Option<Vec<u8>>) {
+    let paths = extras.and_then(|extras| extras.paths.clone());
+    let record = LayerRecord {
+        v: LayerRecord::VERSION,
+        layer: RecordLayer::of(layer, Some(key)),
+        accounts: extras.and_then(|extras| extras.accounts.clone()),
+        paths: paths
+            .as_ref()
+            .map(|paths| Descriptor::of(LayerRecord::PATHS_MEDIA_TYPE, paths)),
+        signatures: Vec::new(),
+    };
+    (record, paths)
+}

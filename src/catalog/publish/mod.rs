@@ -1,0 +1,190 @@
+//! Images into a registry, with the records by which they are found again.
+//!
+//! The order is what makes an interrupted push harmless: layers, the artifacts that pin them under their keys, image
+//! configuration and manifest (by digest), SBOM, records, and the names last. Whoever sees a name sees everything below
+//! it. Nothing is locked in the registry: blobs and manifests are content-addressed, a tag with a key in its name is
+//! written only where it is absent, and a record has a tag of its own.
+
+mod content;
+mod describe;
+mod layers;
+mod names;
+mod records;
+mod report;
+mod sender;
+
+use futures_util::future::BoxFuture;
+
+pub use describe::{Facts, describe};
+pub use report::{Count, Pushed, Traffic};
+pub use sender::Uploads;
+
+use super::{Accounts, Catalog, CatalogError, Record, SecretKey};
+use crate::digest::Digest;
+use crate::image::{Image, LayerSource};
+use crate::layer::Layer;
+use crate::manifest::Platform;
+use crate::oci::ReadError;
+use crate::progress::Progress;
+use crate::registry::Reference;
+use crate::store::Store;
+use names::Top;
+use sender::Sender;
+
+/// What is to be published: one declared image.
+#[derive(Debug)]
+pub struct Publication<'a> {
+    /// Declared name.
+    pub name: &'a str,
+    /// One for each platform that is pushed now, sorted by platform; not empty.
+    pub editions: Vec<Edition<'a>>,
+    /// The platforms that the manifest declares. With several, the names stand for an index.
+    pub platforms: &'a [Platform],
+    /// Declared tags beside the name's own, their words replaced.
+    pub tags: Vec<String>,
+    /// Whether a name or tag that stands for another image is left alone.
+    pub protected: bool,
+    /// The pusher's clock, in milliseconds since 1970.
+    pub pushed_ms: i64,
+    /// Who signs.
+    pub signer: Option<&'a SecretKey>,
+}
+
+/// An image for one platform and what is told of it.
+#[derive(Debug)]
+pub struct Edition<'a> {
+    /// The image.
+    pub image: &'a Image,
+    /// Its record as far as it does not depend on where it is pushed to ([`describe`]).
+    pub record: Record,
+    /// The lock of this image alone, as text.
+    pub lock: String,
+    /// The SBOM ([`crate::image::sbom::document`]).
+    pub sbom: Vec<u8>,
+    /// What else is known of its layers, index by index; may be shorter than they.
+    pub extras: Vec<Extras>,
+}
+
+/// What is known of a layer beside its descriptor.
+#[derive(Clone, Debug, Default)]
+pub struct Extras {
+    /// For OS layers: the accounts that it leaves.
+    pub accounts: Option<Accounts>,
+    /// For layers of wheels: the document of the paths that they bring.
+    pub paths: Option<Vec<u8>>,
+    /// Repositories that are known to have the blob.
+    pub elsewhere: Vec<Reference>,
+}
+
+/// Brings a layer that only a registry has into the store's `blobs`.
+pub type Materialise<'a> = dyn Fn(Layer) -> BoxFuture<'a, Result<(), ReadError>> + Send + Sync + 'a;
+
+/// What publishing works with.
+pub struct Publisher<'a> {
+    /// Whose locks keep two processes from sending the same blob.
+    pub store: &'a Store,
+    /// The bytes of layers.
+    pub source: &'a dyn LayerSource,
+    /// Brings layers that the store does not have.
+    pub materialise: &'a Materialise<'a>,
+    /// Shared by everything that this process publishes.
+    pub uploads: &'a Uploads,
+    /// Told of every layer that is sent.
+    pub progress: &'a dyn Progress,
+    /// Asks the same questions, and writes nothing.
+    pub dry_run: bool,
+}
+
+impl std::fmt::Debug for Publisher<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publisher")
+            .field("store", &self.store)
+            .field("dry_run", &self.dry_run)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Publisher<'_> {
+    /// Publishes one image to one destination.
+    ///
+    /// # Errors
+    /// When a protected name stands for another image (before anything is sent); those of the registry; when the bytes
+    /// of a layer cannot be read.
+    pub async fn publish(
+        &self,
+        catalog: &Catalog,
+        publication: &Publication<'_>,
+    ) -> Result<Pushed, CatalogError> {
+        let sender = Sender::new(self, catalog);
+        let top = Top::of(catalog, publication).await?;
+        let names = top.names(catalog, publication).await?;
+        let mut pushed = Pushed {
+            repository: catalog.place().image(publication.name).to_string(),
+            digest: top.digest,
+            tags: names.iter().map(|name| name.tag.clone()).collect(),
+            supersedes: names.first().and_then(|name| name.found),
+            kept: top.kept.clone(),
+            ..Pushed::default()
+        };
+        let stale = names.iter().any(|name| name.found != Some(top.digest));
+        if stale {
+            self.images(&sender, publication, &top, &mut pushed).await?;
+        } else {
+            pushed.supersedes = None;
+            sender.existing_layers(publication);
+        }
+        if let Some(signer) = publication.signer {
+            for edition in &publication.editions {
+                sender.sign(edition, signer).await?;
+            }
+        }
+        if stale {
+            sender.put_names(publication, &top, &names).await?;
+        }
+        sender.finish(&mut pushed);
+        Ok(pushed)
+    }
+
+    /// Everything but the names.
+    async fn images(
+        &self,
+        sender: &Sender<'_>,
+        publication: &Publication<'_>,
+        top: &Top,
+        pushed: &mut Pushed,
+    ) -> Result<(), CatalogError> {
+        let repository = sender.catalog.place().image(publication.name);
+        let mut known = Vec::new();
+        for edition in &publication.editions {
+            known.push(
+                sender
+                    .has_manifest(&repository, &edition.image.digest())
+                    .await?,
+            );
+        }
+        sender.layers(publication, &repository, &known).await?;
+        for (edition, known) in publication.editions.iter().zip(known) {
+            if !known {
+                sender.image(&repository, edition.image).await?;
+            }
+        }
+        for edition in &publication.editions {
+            let mut record = Record {
+                repository: repository.repository.clone(),
+                tags: pushed.tags.clone(),
+                index: top.index(),
+                pushed_ms: publication.pushed_ms,
+                supersedes: pushed.supersedes.filter(|before| *before != top.digest),
+                ..edition.record.clone()
+            };
+            sender.describe(&repository, edition, &mut record).await?;
+            pushed.records.push(sender.record(edition, &record).await?);
+        }
+        Ok(())
+    }
+}
+
+/// The key of a layer's own tag; those of a `from` base have none.
+fn own_key(image: &Image, index: usize) -> Option<Digest> {
+    (index >= image.base_layers).then(|| image.layers[index].key)
+}
