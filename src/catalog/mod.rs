@@ -5,17 +5,26 @@
 //! Records are appended, never changed: a tag with a key in its name never moves, and a record's own tag holds the
 //! digest of its document, so that writers need no lock and readers know what they have. Nothing here builds.
 
+mod checked;
 mod error;
+mod index;
 mod lookup;
 mod place;
+mod query;
 mod record;
+mod sync;
+mod token;
 mod trust;
 
 pub use error::CatalogError;
+pub use index::{Entry, Found, Index, LOCAL, Match, Page, Position, Records, Summary};
 pub use lookup::Catalog;
 pub use place::{KeyTag, Place};
+pub use query::{NameFilter, OsFilter, PipFilter, PythonFilter, Query, Status};
 pub use record::{
     Accounts, BaseRecord, Keys, LayerRecord, OsRequest, PackageRecord, Record, RecordLayer,
     RequestRecord,
 };
+pub use sync::{Synced, put_local};
+pub use token::PageToken;
 pub use trust::{Belief, LayerStatement, Signature, Statement, Trust};

@@ -15,6 +15,7 @@
 //!   runs/<job>/            logs and results of runs
 //!   locks/<name>           advisory locks between processes
 //!   state.sqlite           images, layer keys, roots for gc, jobs, results
+//!   catalog.sqlite         what was read of registries' records (see `catalog::Index`); may vanish at any time
 //! ```
 //!
 //! Every write is temp-file + fsync + rename; many processes may share a store; killing any of them at any
@@ -228,6 +229,11 @@ impl Store {
     fn leased(&self, kind: Thing, name: &str) -> PathBuf {
         self.leases.take(kind, name);
         self.base.join(kind.folder()).join(name)
+    }
+
+    /// The database of records that were read from registries; it may be removed at any time.
+    pub fn catalog_path(&self) -> PathBuf {
+        self.base.join("catalog.sqlite")
     }
 
     /// Where artifact `digest` is or would be.
