@@ -1,6 +1,7 @@
 //! `build`: images into the store.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,14 +10,17 @@ use serde::Serialize;
 use super::context::Context;
 use super::failure::Failure;
 use super::lock::LockedFlag;
+use super::metadata;
 use super::output::{self, size};
 use super::pipeline::building::{Builder, Built};
+use super::pipeline::content::Content;
 use super::pipeline::locking;
 use crate::digest::Digest;
 use crate::http::Http;
+use crate::identity::{self, SetDocument};
 use crate::image::Image;
 use crate::lock::{Lock, diff_images};
-use crate::manifest::{Manifest, Platform};
+use crate::manifest::{ImageRequest, Manifest, Platform};
 use crate::store::Store;
 
 /// Flags of `build`.
@@ -29,6 +33,9 @@ pub struct Arguments {
     /// Print where the time went
     #[arg(long)]
     timings: bool,
+    /// Write what was built (digests, keys, references) into this JSON file
+    #[arg(long, value_name = "FILE")]
+    metadata_file: Option<PathBuf>,
 }
 
 /// What `build --json` prints.
@@ -79,6 +86,10 @@ pub struct Named {
     pub name: String,
     /// The image.
     pub built: Built,
+    /// Its request key.
+    pub request: Digest,
+    /// Its set key.
+    pub set: Digest,
 }
 
 /// Builds.
@@ -94,6 +105,9 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
         &arguments.images,
         arguments.locked,
     )?;
+    if let Some(path) = &arguments.metadata_file {
+        metadata::write(path, &metadata::of(&manifest, &built)?)?;
+    }
     let document = BuildDocument {
         images: built.iter().map(document).collect(),
     };
@@ -151,14 +165,33 @@ pub fn images(
             if current.lock != before && !locked.locked {
                 context.write_lock(&current.lock)?;
             }
+            let (request, set) = keys(image, *platform, content, &current.lock);
             all.push(Named {
                 name: image.name.value.clone(),
                 built: built?,
+                request,
+                set,
             });
         }
     }
     store.state()?.put_root(&context.lock_root())?;
     Ok(all)
+}
+
+/// The request key and the set key of an image that the lock has.
+fn keys(
+    image: &ImageRequest,
+    platform: Platform,
+    content: &Content,
+    lock: &Lock,
+) -> (Digest, Digest) {
+    let platforms = lock.images.get(&image.name.value);
+    let locked = platforms.and_then(|platforms| platforms.get(&platform));
+    locked.map_or((Digest::of(""), Digest::of("")), |locked| {
+        let files = &content.files.entries;
+        let set = SetDocument::new(image, platform, lock, locked, files);
+        (locked.request, identity::key(&set))
+    })
 }
 
 /// Says that the lock was written, and what moved in it.

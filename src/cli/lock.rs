@@ -10,6 +10,7 @@ use super::failure::Failure;
 use super::output;
 use super::pipeline::locking::{self, Mode};
 use crate::diagnostic::Kind;
+use crate::identity::CacheDocument;
 use crate::lock::{self, ImageDiff, Lock, diff_images};
 use crate::manifest::{Manifest, Platform};
 
@@ -21,6 +22,9 @@ pub struct Arguments {
     upgrade: Option<Vec<String>>,
     #[command(flatten)]
     locked: LockedFlag,
+    /// Print a key for a copy of the store between jobs; reads only the lock, and changes nothing
+    #[arg(long, conflicts_with = "upgrade")]
+    print_cache_key: bool,
 }
 
 /// The flag that forbids changes.
@@ -66,8 +70,24 @@ pub struct LockedImageDocument {
     pub diff: Option<ImageDiff>,
 }
 
+/// What `lock --print-cache-key --json` prints.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+pub struct CacheKeyDocument {
+    /// 64 hexadecimal digits: equal for locks of the same artifacts, whatever their images are called.
+    pub key: String,
+    /// Number of wheels that the key stands for.
+    pub wheels: usize,
+    /// Number of Debian packages.
+    pub debs: usize,
+    /// Number of base images.
+    pub bases: usize,
+}
+
 /// Locks.
 pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    if arguments.print_cache_key {
+        return cache_key(context);
+    }
     let mode = match (&arguments.upgrade, arguments.locked.locked) {
         (Some(_), true) => {
             return Err(Failure::plain(
@@ -100,6 +120,29 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
         output::json(&document);
     } else {
         print(context, &document);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn cache_key(context: &Context) -> Result<ExitCode, Failure> {
+    let Some(lock) = context.lock()? else {
+        return Err(Failure::plain(
+            Kind::NotFound,
+            format!("there is no {}", context.lock_path.display()),
+            "run `imagewright lock` and commit the file: the key says what it pins",
+        ));
+    };
+    let document = CacheDocument::new(&lock);
+    let key = document.key().hex();
+    if context.global.json {
+        output::json(&CacheKeyDocument {
+            key,
+            wheels: document.wheels.len(),
+            debs: document.debs.len(),
+            bases: document.bases.len(),
+        });
+    } else {
+        output::line(&key);
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -18,6 +18,7 @@ mod interrupt;
 mod jobs;
 mod load;
 mod lock;
+mod metadata;
 mod output;
 mod pipeline;
 mod schema;

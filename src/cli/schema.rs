@@ -22,6 +22,8 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("check", schema_for!(super::check::CheckDocument)),
         ("lock", schema_for!(super::lock::LockDocument)),
         ("build", schema_for!(super::build::BuildDocument)),
+        ("cache-key", schema_for!(super::lock::CacheKeyDocument)),
+        ("metadata", schema_for!(super::metadata::MetadataDocument)),
         ("test", schema_for!(crate::report::Report)),
         ("export", schema_for!(super::export::ExportDocument)),
         ("load", schema_for!(super::load::LoadDocument)),

@@ -71,7 +71,7 @@ pub enum SetBase {
 }
 
 /// A base's interpreter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetPython {
     /// Absolute path in the base.
