@@ -11,7 +11,6 @@ use super::failure::Failure;
 use super::output::{self, size};
 use super::pipeline::roots::{self, Rooted};
 use crate::manifest;
-use crate::progress::Progress as _;
 use crate::store::gc::{self, Found, Inventory, Item, Kind, Plan, Policy};
 use crate::store::{JobRow, JobState, State, Store};
 
@@ -81,7 +80,9 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
     let now = SystemTime::now();
     let inventory = Inventory::take(&store)?;
     let rooted = roots::read(&store, &inventory)?;
-    tell_unreadable(context, arguments, &rooted);
+    if !arguments.all {
+        rooted.tell_unreadable(&*context.progress);
+    }
     let runs = arguments.runs_older_than.map(|age| earlier(now, age));
     let policy = Policy {
         before: earlier(now, arguments.older_than),
@@ -122,20 +123,6 @@ pub fn collect(
     let removed = gc::sweep(store, &rooted.roots, plan)?;
     gc::remove_rows(store, &rooted.rows)?;
     Ok(removed)
-}
-
-fn tell_unreadable(context: &Context, arguments: &Arguments, rooted: &Rooted) {
-    for (path, reason) in &rooted.unreadable {
-        let kept = if arguments.all {
-            "with --all, what it roots goes too"
-        } else {
-            "what it roots is not known, so only unpacked layers and caches go; repair the file, or delete it"
-        };
-        context.progress.warn(&format!(
-            "the registered lock {} cannot be read ({reason}): {kept}",
-            path.display()
-        ));
-    }
 }
 
 fn earlier(now: SystemTime, milliseconds: u64) -> SystemTime {

@@ -33,6 +33,7 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("diff", schema_for!(crate::lock::ImageDiff)),
         ("jobs", schema_for!(super::jobs::JobsDocument)),
         ("results", schema_for!(crate::report::Report)),
+        ("rm", schema_for!(super::rm::RmDocument)),
         ("gc", schema_for!(super::gc::GcDocument)),
         ("error", schema_for!(super::failure::ErrorDocument)),
     ]

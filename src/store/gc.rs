@@ -102,7 +102,7 @@ pub struct Roots {
 
 impl Roots {
     /// `things` and all that they need.
-    fn closure(&self, things: impl IntoIterator<Item = Item>) -> BTreeSet<Item> {
+    pub fn closure(&self, things: impl IntoIterator<Item = Item>) -> BTreeSet<Item> {
         let mut open: Vec<Item> = things.into_iter().collect();
         let mut found = BTreeSet::new();
         while let Some(item) = open.pop() {

@@ -12,6 +12,7 @@ use crate::image::Image;
 use crate::layer::recipe::Recipe;
 use crate::layer::{Layer, LayerContent};
 use crate::lock::{Lock, LockedBase};
+use crate::progress::Progress;
 use crate::resolve::base::BaseImage;
 use crate::store::gc::{Inventory, Item, Kind, Roots, Row};
 use crate::store::{ImageRow, State, Store};
@@ -55,6 +56,17 @@ pub fn read(store: &Store, inventory: &Inventory) -> Result<Rooted, Failure> {
 }
 
 impl Rooted {
+    /// Warns of locks that cannot be read: for their sake nothing goes but what is made again from what stays.
+    pub fn tell_unreadable(&self, progress: &dyn Progress) {
+        for (path, reason) in &self.unreadable {
+            progress.warn(&format!(
+                "the registered lock {} cannot be read ({reason}): what it roots is not known, so only unpacked layers \
+                 and caches go; repair the file, or delete it",
+                path.display()
+            ));
+        }
+    }
+
     fn rows(&mut self, state: &State, meant: &Meant) -> Result<(), Failure> {
         let held = &mut self.roots.held;
         for row in state.all_images()? {
