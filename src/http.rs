@@ -1,9 +1,10 @@
 //! The one HTTP client: certificates, proxies, time-outs, retry with back-off, and errors without secrets.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
-use reqwest::{RequestBuilder, Response, StatusCode, header};
+use reqwest::{Method, Request, RequestBuilder, Response, StatusCode, header};
 
 use crate::ambient::{Ambient, Login, redact};
 use crate::diagnostic::{Explain, Kind};
@@ -14,10 +15,16 @@ const RETRIES: usize = 4;
 /// Before the second attempt.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A client for indexes, archives and registries. Clones share one connection pool.
+/// Redirects that one request may follow.
+const REDIRECTS: usize = 5;
+
+/// A client for indexes, archives and registries. Clones share connections.
 #[derive(Clone, Debug)]
 pub struct Http {
     client: reqwest::Client,
+    /// The client of [`Http::once`], made when it is needed.
+    direct: Arc<OnceLock<reqwest::Client>>,
+    certificates: Vec<reqwest::Certificate>,
     offline: bool,
     pause: Duration,
 }
@@ -46,6 +53,14 @@ pub enum HttpError {
         url: String,
         /// HTTP status.
         status: StatusCode,
+    },
+    /// A redirect that is not followed.
+    #[error("{url} redirects {reason}")]
+    Redirect {
+        /// Redacted.
+        url: String,
+        /// Where to.
+        reason: &'static str,
     },
     /// The client could not be set up.
     #[error("cannot set up HTTP: {0}")]
@@ -76,7 +91,8 @@ impl HttpError {
         }
     }
 
-    fn is_transient(&self) -> bool {
+    /// Whether another attempt may end otherwise.
+    pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
             Self::Status { status, .. } => {
@@ -84,13 +100,16 @@ impl HttpError {
                     || *status == StatusCode::TOO_MANY_REQUESTS
                     || *status == StatusCode::REQUEST_TIMEOUT
             }
-            Self::Offline { .. } | Self::Setup(_) => false,
+            Self::Offline { .. } | Self::Redirect { .. } | Self::Setup(_) => false,
         }
     }
 }
 
 impl Explain for HttpError {
     fn kind(&self) -> Kind {
+        if matches!(self, Self::Redirect { .. }) {
+            return Kind::Refused;
+        }
         match self.status() {
             Some(StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => Kind::Unauthorised,
             Some(StatusCode::NOT_FOUND | StatusCode::GONE) => Kind::NotFound,
@@ -104,7 +123,7 @@ impl Explain for HttpError {
             Self::Status { status, .. } if matches!(*status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
                 "put credentials for this host into ~/.netrc (or, for a registry, log in with docker or podman)".into()
             }
-            Self::Status { .. } | Self::Setup(_) => return None,
+            Self::Status { .. } | Self::Redirect { .. } | Self::Setup(_) => return None,
         })
     }
 }
@@ -112,21 +131,17 @@ impl Explain for HttpError {
 impl Http {
     /// A client with the machine's certificates and proxies.
     pub fn new(ambient: &Ambient, offline: bool) -> Result<Self, HttpError> {
-        let setup = |error: reqwest::Error| HttpError::Setup(error.without_url().to_string());
-        let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("imagewright/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(Duration::from_secs(20))
-            .read_timeout(Duration::from_secs(60))
-            .pool_max_idle_per_host(16);
+        let mut certificates = Vec::new();
         for path in &ambient.certificates {
             let pem = std::fs::read(path)
                 .map_err(|error| HttpError::Setup(format!("{}: {error}", path.display())))?;
-            for certificate in reqwest::Certificate::from_pem_bundle(&pem).map_err(setup)? {
-                builder = builder.add_root_certificate(certificate);
-            }
+            certificates.extend(reqwest::Certificate::from_pem_bundle(&pem).map_err(setup)?);
         }
+        let client = builder(&certificates).read_timeout(Duration::from_secs(60));
         Ok(Self {
-            client: builder.build().map_err(setup)?,
+            client: client.build().map_err(setup)?,
+            direct: Arc::default(),
+            certificates,
             offline,
             pause: PAUSE,
         })
@@ -164,7 +179,7 @@ impl Http {
     }
 
     /// As [`Http::send`], but a status that another attempt would not change is an answer, not an error.
-    pub async fn exchange(
+    async fn exchange(
         &self,
         url: &str,
         request: impl Fn(&reqwest::Client) -> RequestBuilder,
@@ -198,11 +213,105 @@ impl Http {
             .await
     }
 
+    /// Sends a request once; every status is an answer. The answer's head has to come within `patience`; its body has no
+    /// time limit, and neither has what is sent.
+    ///
+    /// GET and HEAD follow redirects, though never from HTTPS to HTTP. What authorises stays with the first origin.
+    ///
+    /// # Errors
+    /// No answer; a redirect that is not followed; the network is switched off.
+    pub async fn once(
+        &self,
+        mut request: Request,
+        patience: Duration,
+    ) -> Result<Response, HttpError> {
+        let shown = redact(request.url().as_str());
+        if self.offline {
+            return Err(HttpError::Offline { url: shown });
+        }
+        let client = self.direct()?;
+        let follows = matches!(*request.method(), Method::GET | Method::HEAD);
+        for _ in 0..=REDIRECTS {
+            let copy = request.try_clone().filter(|_| follows);
+            let url = request.url().clone();
+            let response = tokio::time::timeout(patience, client.execute(request))
+                .await
+                .map_err(|_| HttpError::Unreachable {
+                    url: redact(url.as_str()),
+                    reason: format!("it took longer than {} s", patience.as_secs()),
+                })?
+                .map_err(|error| HttpError::from_reqwest(url.as_str(), error))?;
+            let (Some(next), Some(target)) = (copy, redirect(&response)) else {
+                return Ok(response);
+            };
+            request = redirected(next, target)?;
+        }
+        Err(HttpError::Redirect {
+            url: shown,
+            reason: "too often",
+        })
+    }
+
+    fn direct(&self) -> Result<reqwest::Client, HttpError> {
+        if let Some(client) = self.direct.get() {
+            return Ok(client.clone());
+        }
+        let made = builder(&self.certificates).redirect(reqwest::redirect::Policy::none());
+        let made = made.build().map_err(setup)?;
+        Ok(self.direct.get_or_init(|| made).clone())
+    }
+
     /// A GET with an optional login, as [`Http::send`].
     pub async fn get(&self, url: &str, login: Option<&Login>) -> Result<Response, HttpError> {
         self.send(url, |client| with_login(client.get(url), login))
             .await
     }
+}
+
+fn setup(error: reqwest::Error) -> HttpError {
+    HttpError::Setup(error.without_url().to_string())
+}
+
+fn builder(certificates: &[reqwest::Certificate]) -> reqwest::ClientBuilder {
+    let builder = reqwest::Client::builder()
+        .user_agent(concat!("imagewright/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(Duration::from_secs(20))
+        .pool_max_idle_per_host(16);
+    certificates.iter().fold(builder, |builder, certificate| {
+        builder.add_root_certificate(certificate.clone())
+    })
+}
+
+/// Where an answer sends the client on to.
+fn redirect(response: &Response) -> Option<url::Url> {
+    let moved = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+    let location = response.headers().get(header::LOCATION)?.to_str().ok()?;
+    let target = response.url().join(location).ok()?;
+    moved.then_some(target)
+}
+
+fn redirected(mut request: Request, target: url::Url) -> Result<Request, HttpError> {
+    let refused = |reason| HttpError::Redirect {
+        url: redact(request.url().as_str()),
+        reason,
+    };
+    match (request.url().scheme(), target.scheme()) {
+        (_, "https") | ("http", "http") => {}
+        ("https", "http") => return Err(refused("from HTTPS to HTTP")),
+        _ => return Err(refused("to something that is not HTTP")),
+    }
+    if request.url().origin() != target.origin() {
+        let headers = request.headers_mut();
+        for name in [
+            header::AUTHORIZATION,
+            header::COOKIE,
+            header::PROXY_AUTHORIZATION,
+        ] {
+            headers.remove(name);
+        }
+    }
+    *request.url_mut() = target;
+    Ok(request)
 }
 
 /// Adds Basic authentication.

@@ -1,62 +1,91 @@
-//! Pull: manifests, and blobs into the store (OCI distribution specification, "Pull").
+//! The client: addresses, sending, retrying, and turning answers into errors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::StreamExt;
-use futures_util::future::{BoxFuture, FutureExt};
-use reqwest::{RequestBuilder, Response, StatusCode, header};
-use serde::Deserialize;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Body, Method, Request, Response, StatusCode};
+use url::Url;
 
-use super::challenge::Challenge;
+use super::auth::{Access, Grants, Scopes};
 use super::reference::is_loopback;
-use super::{Credential, Credentials, Reference, RegistryError};
-use crate::ambient::{Ambient, redact};
-use crate::digest::Digest;
-use crate::http::{Http, HttpError, with_login};
-use crate::oci::{DOCUMENT_LIMIT, Descriptor, ImageReader, ReadError};
-use crate::progress::{Progress, Stage};
-use crate::store::Store;
+use super::retry::{Patience, Waits};
+use super::transfers::Counters;
+use super::{Credentials, Reference, RegistryError, Transfers};
+use crate::ambient::Ambient;
+use crate::http::{Http, HttpError};
 
-/// Manifest types that are understood.
-const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
-    application/vnd.oci.image.manifest.v1+json, \
-    application/vnd.docker.distribution.manifest.list.v2+json, \
-    application/vnd.docker.distribution.manifest.v2+json";
+/// Most bytes of an error's answer.
+const ANSWER_LIMIT: u64 = 64 << 10;
 
-/// Most bytes of an error's or token server's answer.
-const ANSWER_LIMIT: u64 = 1 << 20;
-
-/// Attempts to go on with a blob whose transfer broke off.
-const RESUMES: usize = 4;
-
-/// A client for registries; clones share connections and tokens.
+/// A client for registries; clones share connections, tokens and counts.
 #[derive(Clone)]
 pub struct Registry {
-    http: Http,
-    credentials: Credentials,
-    tokens: Arc<Mutex<BTreeMap<String, Proof>>>,
-}
-
-/// What goes into the `Authorization` header.
-#[derive(Clone)]
-enum Proof {
-    Basic(crate::ambient::Login),
-    Bearer(String),
+    pub(super) http: Http,
+    pub(super) credentials: Credentials,
+    pub(super) grants: Arc<Grants>,
+    pub(super) transfers: Arc<Counters>,
+    pub(super) patience: Patience,
+    plain: Arc<BTreeSet<String>>,
+    /// Host → why it did not answer an impatient client.
+    silent: Option<Arc<Mutex<BTreeMap<String, String>>>>,
 }
 
 impl std::fmt::Debug for Registry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Registry")
-            .field("http", &self.http)
-            .finish_non_exhaustive()
+        f.debug_struct("Registry").finish_non_exhaustive()
     }
 }
 
-#[derive(Deserialize)]
-struct TokenAnswer {
-    token: Option<String>,
-    access_token: Option<String>,
+/// One request, which may be sent several times.
+pub(super) struct Ask<'a> {
+    pub reference: &'a Reference,
+    /// What it is about, for messages.
+    pub what: &'a str,
+    pub method: Method,
+    pub url: Url,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    pub scopes: Scopes,
+}
+
+/// An answer with a status of success, read to its end.
+pub(super) struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    /// Where it came from, redirects followed.
+    pub url: Url,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+impl<'a> Ask<'a> {
+    pub fn header(mut self, name: HeaderName, value: &str) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.headers.insert(name, value);
+        }
+        self
+    }
+
+    pub fn body(mut self, bytes: impl Into<Bytes>) -> Self {
+        self.body = bytes.into();
+        self
+    }
+
+    fn request(&self, body: Body) -> Request {
+        let mut request = Request::new(self.method.clone(), self.url.clone());
+        *request.headers_mut() = self.headers.clone();
+        *request.body_mut() = Some(body);
+        request
+    }
 }
 
 impl Registry {
@@ -65,409 +94,267 @@ impl Registry {
         Self {
             http,
             credentials: Credentials::new(&ambient.registry_auth),
-            tokens: Arc::default(),
+            grants: Arc::default(),
+            transfers: Arc::default(),
+            patience: Patience::LONG,
+            plain: Arc::default(),
+            silent: None,
         }
     }
 
-    /// The repository of `reference`, as a source of base images.
-    pub fn repository(&self, reference: &Reference) -> Repository {
-        Repository {
-            registry: self.clone(),
-            reference: reference.clone(),
+    /// The same, talking plain HTTP to these hosts (with port where references have one) too.
+    pub fn with_plain_http(mut self, hosts: impl IntoIterator<Item = String>) -> Self {
+        Arc::make_mut(&mut self.plain).extend(hosts);
+        self
+    }
+
+    /// A clone for questions that work goes on without: it waits for seconds only, and a host that did not answer is not
+    /// asked again.
+    pub fn impatient(&self) -> Self {
+        Self {
+            patience: Patience::SHORT,
+            silent: Some(self.silent.clone().unwrap_or_default()),
+            ..self.clone()
         }
     }
 
-    /// The bytes of the index or manifest that `reference` names. With a digest in it they are verified.
+    /// What this client and its clones have moved so far.
+    pub fn transfers(&self) -> Transfers {
+        self.transfers.read()
+    }
+
+    /// Whether a host is talked to without TLS.
+    pub(super) fn is_plain(&self, host: &str) -> bool {
+        is_loopback(host) || self.plain.contains(host)
+    }
+
+    /// A request for `path` (from `/` on, below the repository).
+    pub(super) fn ask<'a>(
+        &self,
+        reference: &'a Reference,
+        what: &'a str,
+        method: Method,
+        path: &str,
+        access: Access,
+    ) -> Result<Ask<'a>, RegistryError> {
+        let url = format!("{}{path}", self.endpoint(reference));
+        let url = Url::parse(&url).map_err(|_| RegistryError::Name {
+            what: what.into(),
+            message: "it makes no URL".into(),
+        })?;
+        Ok(self.ask_url(reference, what, method, url, access))
+    }
+
+    pub(super) fn ask_url<'a>(
+        &self,
+        reference: &'a Reference,
+        what: &'a str,
+        method: Method,
+        url: Url,
+        access: Access,
+    ) -> Ask<'a> {
+        Ask {
+            reference,
+            what,
+            method,
+            url,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            scopes: Scopes::of(&reference.repository, access),
+        }
+    }
+
+    fn endpoint(&self, reference: &Reference) -> String {
+        match self.is_plain(&reference.host) {
+            true => format!("http://{}/v2/{}", reference.host, reference.repository),
+            false => reference.endpoint(),
+        }
+    }
+
+    /// Whether `url` is on the registry itself: only there credentials go.
+    pub(super) fn is_own(&self, reference: &Reference, url: &Url) -> bool {
+        Url::parse(&self.endpoint(reference)).is_ok_and(|own| own.origin() == url.origin())
+    }
+
+    /// Where an answer leads to. A registry behind a proxy that ends TLS may name itself with `http`: it is `https` then.
     ///
     /// # Errors
-    /// When it does not exist, is not allowed, is larger than 4 MiB, or is not what the digest says.
-    pub async fn manifest(&self, reference: &Reference) -> Result<Vec<u8>, RegistryError> {
-        let url = format!("{}/manifests/{}", reference.endpoint(), reference.target());
-        let what = reference.to_string();
-        let response = self
-            .send(reference, &url, &what, |client| {
-                client.get(&url).header(header::ACCEPT, ACCEPT)
-            })
-            .await?;
-        let bytes = read_limited(response, &url, &what, DOCUMENT_LIMIT).await?;
-        if let Some(expected) = reference.digest {
-            let found = Digest::of(&bytes);
-            if found != expected {
-                return Err(RegistryError::WrongDigest {
-                    what,
-                    expected,
-                    found,
-                });
+    /// When that is no URL, or leaves HTTPS.
+    pub(super) fn target(
+        &self,
+        ask: &Ask<'_>,
+        from: &Url,
+        location: &str,
+    ) -> Result<Url, RegistryError> {
+        let malformed = |reason: &str| RegistryError::Malformed {
+            what: ask.what.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let mut url = from
+            .join(location)
+            .map_err(|_| malformed("it leads to something that is not a URL"))?;
+        let _ = url.set_username("");
+        let _ = url.set_password(None);
+        if url.scheme() == "http" && from.scheme() == "https" {
+            if url.host() != from.host() || url.set_scheme("https").is_err() {
+                return Err(malformed("it leads from HTTPS to HTTP"));
             }
         }
-        Ok(bytes)
-    }
-
-    /// As [`Registry::manifest`]; `None` if it does not exist.
-    ///
-    /// # Errors
-    /// The same, but for that it does not exist.
-    pub async fn find_manifest(
-        &self,
-        reference: &Reference,
-    ) -> Result<Option<Vec<u8>>, RegistryError> {
-        match self.manifest(reference).await {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(RegistryError::NotFound { .. }) => Ok(None),
-            Err(error) => Err(error),
+        match url.scheme() {
+            "https" | "http" => Ok(url),
+            _ => Err(malformed("it leads to something that is not HTTP")),
         }
     }
 
-    /// The descriptor of what `reference` names, without fetching it; `None` if it does not exist.
+    /// Sends a request, again after transient failures; its answer is read to its end, at most `limit` bytes.
     ///
     /// # Errors
-    /// When that cannot be known.
-    pub async fn head_manifest(
-        &self,
-        reference: &Reference,
-    ) -> Result<Option<Descriptor>, RegistryError> {
-        let url = format!("{}/manifests/{}", reference.endpoint(), reference.target());
-        let what = reference.to_string();
-        let response = self
-            .send(reference, &url, &what, |client| {
-                client.head(&url).header(header::ACCEPT, ACCEPT)
-            })
-            .await;
-        let response = match response {
-            Ok(response) => response,
-            Err(RegistryError::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let text = |name: &str| {
-            let value = response.headers().get(name)?;
-            value.to_str().ok().map(str::to_owned)
-        };
-        let digest = text("docker-content-digest").and_then(|digest| digest.parse().ok());
-        let size = text("content-length").and_then(|size| size.parse().ok());
-        match (digest, size) {
-            (Some(digest), Some(size)) => Ok(Some(Descriptor::new(
-                text("content-type").unwrap_or_default(),
-                digest,
-                size,
-            ))),
-            _ => {
-                let bytes = self.manifest(reference).await?;
-                Ok(Some(Descriptor::of(
-                    text("content-type").unwrap_or_default(),
-                    bytes,
-                )))
-            }
-        }
+    /// Every status but those of success.
+    pub(super) async fn call(&self, ask: &Ask<'_>, limit: u64) -> Result<Answer, RegistryError> {
+        self.patiently(&ask.reference.host, || self.call_once(ask, limit))
+            .await
     }
 
-    /// Puts a manifest, index or artifact manifest under the reference's tag, or under its digest if there is none.
-    ///
-    /// # Errors
-    /// When the registry does not take it.
-    pub async fn put_manifest(
+    /// As [`Registry::call`], without a second attempt.
+    pub(super) async fn call_once(
         &self,
-        reference: &Reference,
-        media_type: &str,
-        bytes: &[u8],
-    ) -> Result<Digest, RegistryError> {
-        let digest = Digest::of(bytes);
-        let target = reference.tag.clone().unwrap_or_else(|| digest.to_string());
-        let url = format!("{}/manifests/{target}", reference.endpoint());
-        let what = reference.to_string();
-        self.send(reference, &url, &what, |client| {
-            client
-                .put(&url)
-                .header(header::CONTENT_TYPE, media_type)
-                .body(bytes.to_vec())
+        ask: &Ask<'_>,
+        limit: u64,
+    ) -> Result<Answer, RegistryError> {
+        let response = self.open_once(ask).await?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let url = response.url().clone();
+        let body = read_limited(response, ask.what, limit, self.patience.document).await?;
+        Ok(Answer {
+            status,
+            headers,
+            url,
+            body,
         })
-        .await?;
-        Ok(digest)
     }
 
-    /// Streams a blob into the store, verified; goes on where a transfer broke off.
-    ///
-    /// # Errors
-    /// As for manifests; when it is longer or shorter than its descriptor says.
-    pub async fn blob(
-        &self,
-        reference: &Reference,
-        blob: &Descriptor,
-        store: &Store,
-        progress: &dyn Progress,
-    ) -> Result<(), RegistryError> {
-        let id = progress.begin(Stage::Base, &blob.digest.short(), Some(blob.size));
-        let result = self
-            .blob_into(reference, blob, store, &|n| progress.advance(id, n))
-            .await;
-        progress.end(id);
-        result
+    /// As [`Registry::call`], with the answer's body still to be read.
+    pub(super) async fn open(&self, ask: &Ask<'_>) -> Result<Response, RegistryError> {
+        self.patiently(&ask.reference.host, || self.open_once(ask))
+            .await
     }
 
-    async fn blob_into(
-        &self,
-        reference: &Reference,
-        blob: &Descriptor,
-        store: &Store,
-        advance: &(dyn Fn(u64) + Sync),
-    ) -> Result<(), RegistryError> {
-        let url = format!("{}/blobs/{}", reference.endpoint(), blob.digest);
-        let what = format!(
-            "blob {} of {}/{}",
-            blob.digest, reference.host, reference.repository
-        );
-        let mut pending = store.pending()?;
-        let mut got = 0;
-        for attempt in 0..=RESUMES {
-            let response = self
-                .send(reference, &url, &what, |client| match got {
-                    0 => client.get(&url),
-                    _ => client
-                        .get(&url)
-                        .header(header::RANGE, format!("bytes={got}-")),
-                })
-                .await?;
-            if got > 0 && !continues_at(&response, got) {
-                pending = store.pending()?;
-                got = 0;
-            }
-            let broken =
-                append(response, &mut pending, &mut got, blob.size, &what, advance).await?;
-            match broken {
-                None => break,
-                Some(_) if attempt < RESUMES => {}
-                Some(error) => return Err(HttpError::from_reqwest(&url, error).into()),
-            }
-        }
-        if got != blob.size {
-            return Err(RegistryError::Truncated {
-                what,
-                got,
-                size: blob.size,
-            });
-        }
-        pending.commit_verified(&store.blob_path(&blob.digest), &blob.digest, &what)?;
-        Ok(())
+    async fn open_once(&self, ask: &Ask<'_>) -> Result<Response, RegistryError> {
+        let mut body = || Ok(Body::from(ask.body.clone()));
+        let response = self.attempt(ask, self.patience.answer, &mut body).await?;
+        self.success(ask, response).await
     }
 
-    /// Sends a request, answers a challenge once, and turns an error status into an error.
-    pub(super) async fn send(
+    /// Turns an error status into an error.
+    pub(super) async fn success(
         &self,
-        reference: &Reference,
-        url: &str,
-        what: &str,
-        build: impl Fn(&reqwest::Client) -> RequestBuilder,
+        ask: &Ask<'_>,
+        response: Response,
     ) -> Result<Response, RegistryError> {
-        let known = self.known_proof(reference);
-        let attempt = |proof: Option<Proof>| {
-            let build = &build;
-            self.http
-                .exchange(url, move |client| with_proof(build(client), proof.as_ref()))
-        };
-        let mut response = attempt(known).await?;
-        if response.status() == StatusCode::UNAUTHORIZED {
-            let proof = self.answer(reference, what, &response).await?;
-            response = attempt(Some(proof.clone())).await?;
-            if response.status() != StatusCode::UNAUTHORIZED {
-                self.keep_proof(reference, proof);
-            }
-        }
-        if response.status().is_success() {
+        let status = response.status();
+        if status.is_success() {
             return Ok(response);
         }
-        let status = response.status();
-        let body = read_limited(response, url, what, ANSWER_LIMIT)
-            .await
-            .unwrap_or_default();
-        Err(RegistryError::from_answer(what, status, &body))
+        let headers = response.headers().clone();
+        let body = read_limited(response, ask.what, ANSWER_LIMIT, self.patience.document).await;
+        let secrets = self.grants.secrets(ask.reference);
+        let body = body.unwrap_or_default();
+        Err(RegistryError::from_answer(
+            ask.what, status, &headers, &body, &secrets,
+        ))
     }
 
-    fn proof_key(reference: &Reference) -> String {
-        format!("{}/{}", reference.host, reference.repository)
-    }
-
-    fn known_proof(&self, reference: &Reference) -> Option<Proof> {
-        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.get(&Self::proof_key(reference)).cloned()
-    }
-
-    fn keep_proof(&self, reference: &Reference, proof: Proof) {
-        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.insert(Self::proof_key(reference), proof);
-    }
-
-    async fn answer(
+    /// Sends a request, and once again if the registry asks for credentials or newer ones. `body` makes the body anew
+    /// each time.
+    pub(super) async fn attempt(
         &self,
-        reference: &Reference,
-        what: &str,
-        response: &Response,
-    ) -> Result<Proof, RegistryError> {
-        let values: Vec<&str> = response
-            .headers()
-            .get_all(header::WWW_AUTHENTICATE)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .collect();
-        let Some(challenge) = Challenge::choose(values.iter().copied()) else {
-            let schemes = values
-                .iter()
-                .map(|value| value.split(' ').next().unwrap_or_default());
-            let challenge = schemes
-                .collect::<Vec<_>>()
-                .join(", ")
-                .chars()
-                .take(100)
-                .collect();
-            return Err(RegistryError::Challenge {
-                host: reference.host.clone(),
-                challenge,
-            });
-        };
-        let credentials = self.credentials.clone();
-        let wanted = reference.clone();
-        let found = tokio::task::spawn_blocking(move || credentials.find(&wanted)).await;
-        let credential = found.ok().transpose()?.flatten();
-        match (challenge, credential) {
-            (Challenge::Basic, Some(Credential::Login(login))) => Ok(Proof::Basic(login)),
-            (Challenge::Basic, _) => Err(RegistryError::NoCredentials {
-                host: reference.host.clone(),
-                what: what.into(),
-            }),
-            (
-                Challenge::Bearer {
-                    realm,
-                    service,
-                    scope,
-                },
-                credential,
-            ) => {
-                let scope =
-                    scope.unwrap_or_else(|| format!("repository:{}:pull", reference.repository));
-                self.token(&realm, service.as_deref(), &scope, credential)
-                    .await
+        ask: &Ask<'_>,
+        patience: Duration,
+        body: &mut (dyn FnMut() -> Result<Body, RegistryError> + Send),
+    ) -> Result<Response, RegistryError> {
+        let own = self.is_own(ask.reference, &ask.url);
+        let mut grant = self.grants.find(ask.reference, &ask.scopes).filter(|_| own);
+        let mut refused = false;
+        loop {
+            let mut request = ask.request(body()?);
+            if let Some(grant) = &grant {
+                grant.authorise(request.headers_mut());
             }
+            self.transfers.request();
+            let response = self.http.once(request, patience).await?;
+            let here = own && self.is_own(ask.reference, response.url());
+            if response.status() != StatusCode::UNAUTHORIZED || refused || !here {
+                return Ok(response);
+            }
+            refused = true;
+            let used = grant.take();
+            grant = Some(
+                self.answer(
+                    ask.reference,
+                    ask.what,
+                    &ask.scopes,
+                    used.as_ref(),
+                    &response,
+                )
+                .await?,
+            );
         }
     }
 
-    /// The token server's part (distribution's token authentication, and its OAuth2 form for identity tokens).
-    async fn token(
+    /// Repeats what fails for reasons that may pass. An impatient client does not ask a host again that did not answer.
+    pub(super) async fn patiently<T, F: Future<Output = Result<T, RegistryError>>>(
         &self,
-        realm: &str,
-        service: Option<&str>,
-        scope: &str,
-        credential: Option<Credential>,
-    ) -> Result<Proof, RegistryError> {
-        let shown = redact(realm);
-        let mut url =
-            url::Url::parse(realm).map_err(|_| RegistryError::NoToken { url: shown.clone() })?;
-        let safe = url.scheme() == "https" || url.host_str().is_some_and(is_loopback);
-        if !safe && credential.is_some() {
-            return Err(RegistryError::InsecureTokenServer { url: shown });
-        }
-        let mut fields: Vec<(&str, &str)> = service
-            .map(|service| ("service", service))
-            .into_iter()
-            .collect();
-        fields.push(("scope", scope));
-        let response = match &credential {
-            Some(Credential::IdentityToken(token)) => {
-                fields.extend([
-                    ("grant_type", "refresh_token"),
-                    ("client_id", "imagewright"),
-                    ("refresh_token", token.as_str()),
-                ]);
-                let body = url::form_urlencoded::Serializer::new(String::new())
-                    .extend_pairs(&fields)
-                    .finish();
-                let form = "application/x-www-form-urlencoded";
-                self.http
-                    .exchange(realm, |client| {
-                        client
-                            .post(url.clone())
-                            .header(header::CONTENT_TYPE, form)
-                            .body(body.clone())
-                    })
-                    .await?
+        host: &str,
+        mut once: impl FnMut() -> F,
+    ) -> Result<T, RegistryError> {
+        self.heard_of(host)?;
+        let mut waits = Waits::new(self.patience);
+        loop {
+            match once().await {
+                Ok(done) => return Ok(done),
+                Err(error) => {
+                    if let Err(error) = waits.after(error).await {
+                        self.note_silence(host, &error);
+                        return Err(error);
+                    }
+                }
             }
-            other => {
-                url.query_pairs_mut().extend_pairs(&fields);
-                let login = match other {
-                    Some(Credential::Login(login)) => Some(login),
-                    _ => None,
-                };
-                self.http
-                    .exchange(realm, |client| with_login(client.get(url.clone()), login))
-                    .await?
-            }
-        };
-        let status = response.status();
-        let bytes = read_limited(response, realm, &shown, ANSWER_LIMIT).await?;
-        if !status.is_success() {
-            return Err(RegistryError::from_answer(
-                &format!("a token of {shown}"),
-                status,
-                &bytes,
-            ));
         }
-        let answer: Option<TokenAnswer> = serde_json::from_slice(&bytes).ok();
-        answer
-            .and_then(|answer| answer.token.or(answer.access_token))
-            .filter(|token| !token.is_empty())
-            .map(Proof::Bearer)
-            .ok_or(RegistryError::NoToken { url: shown })
     }
-}
 
-fn with_proof(request: RequestBuilder, proof: Option<&Proof>) -> RequestBuilder {
-    match proof {
-        None => request,
-        Some(Proof::Basic(login)) => with_login(request, Some(login)),
-        Some(Proof::Bearer(token)) => request.bearer_auth(token),
-    }
-}
-
-/// Whether the server took the range up where we are.
-fn continues_at(response: &Response, got: u64) -> bool {
-    let range = response
-        .headers()
-        .get(header::CONTENT_RANGE)
-        .and_then(|range| range.to_str().ok());
-    response.status() == StatusCode::PARTIAL_CONTENT
-        && range.is_some_and(|range| range.starts_with(&format!("bytes {got}-")))
-}
-
-/// Appends what comes; gives back the error of a transfer that broke off.
-async fn append(
-    response: Response,
-    pending: &mut crate::store::Pending,
-    got: &mut u64,
-    size: u64,
-    what: &str,
-    advance: &(dyn Fn(u64) + Sync),
-) -> Result<Option<reqwest::Error>, RegistryError> {
-    let mut stream = response.bytes_stream();
-    while let Some(chunk) = stream.next().await {
-        let chunk = match chunk {
-            Ok(chunk) => chunk,
-            Err(error) => return Ok(Some(error)),
+    fn heard_of(&self, host: &str) -> Result<(), RegistryError> {
+        let Some(silent) = &self.silent else {
+            return Ok(());
         };
-        *got += chunk.len() as u64;
-        if *got > size {
-            return Err(RegistryError::TooLarge {
-                what: what.into(),
-                limit: size,
-            });
+        let silent = silent.lock().unwrap_or_else(PoisonError::into_inner);
+        match silent.get(host) {
+            None => Ok(()),
+            Some(reason) => Err(RegistryError::Http(HttpError::Unreachable {
+                url: host.to_owned(),
+                reason: reason.clone(),
+            })),
         }
-        pending.append(&chunk)?;
-        advance(chunk.len() as u64);
     }
-    Ok(None)
+
+    fn note_silence(&self, host: &str, error: &RegistryError) {
+        if let (Some(silent), RegistryError::Http(HttpError::Unreachable { reason, .. })) =
+            (&self.silent, error)
+        {
+            let mut silent = silent.lock().unwrap_or_else(PoisonError::into_inner);
+            silent.insert(host.to_owned(), reason.clone());
+        }
+    }
 }
 
+/// The whole body of an answer.
+///
+/// # Errors
+/// When it is larger than `limit` bytes, breaks off, or takes longer than `time`.
 pub(super) async fn read_limited(
     response: Response,
-    url: &str,
     what: &str,
     limit: u64,
+    time: Duration,
 ) -> Result<Vec<u8>, RegistryError> {
     let too_large = || RegistryError::TooLarge {
         what: what.into(),
@@ -479,64 +366,19 @@ pub(super) async fn read_limited(
     {
         return Err(too_large());
     }
-    let mut bytes = Vec::new();
-    let mut stream = response.bytes_stream();
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk.map_err(|error| HttpError::from_reqwest(url, error))?;
-        if (bytes.len() + chunk.len()) as u64 > limit {
-            return Err(too_large());
+    let url = response.url().clone();
+    let read = async {
+        let mut bytes = Vec::new();
+        let mut stream = response.bytes_stream();
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk.map_err(|error| HttpError::from_reqwest(url.as_str(), error))?;
+            if (bytes.len() + chunk.len()) as u64 > limit {
+                return Err(too_large());
+            }
+            bytes.extend_from_slice(&chunk);
         }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
-}
-
-/// A repository of a registry, as a source of base images.
-#[derive(Clone, Debug)]
-pub struct Repository {
-    registry: Registry,
-    reference: Reference,
-}
-
-impl ImageReader for Repository {
-    fn top(&self) -> BoxFuture<'_, Result<Vec<u8>, ReadError>> {
-        async {
-            self.registry
-                .manifest(&self.reference)
-                .await
-                .map_err(ReadError::new)
-        }
-        .boxed()
-    }
-
-    fn manifest<'a>(&'a self, digest: &'a Digest) -> BoxFuture<'a, Result<Vec<u8>, ReadError>> {
-        async {
-            let pinned = Reference {
-                digest: Some(*digest),
-                tag: None,
-                ..self.reference.clone()
-            };
-            self.registry
-                .manifest(&pinned)
-                .await
-                .map_err(ReadError::new)
-        }
-        .boxed()
-    }
-
-    fn blob<'a>(
-        &'a self,
-        blob: &'a Descriptor,
-        store: &'a Store,
-        progress: &'a dyn Progress,
-    ) -> BoxFuture<'a, Result<(), ReadError>> {
-        async move {
-            let pulled = self
-                .registry
-                .blob(&self.reference, blob, store, progress)
-                .await;
-            pulled.map_err(ReadError::new)
-        }
-        .boxed()
-    }
+        Ok(bytes)
+    };
+    let stalled = |_| RegistryError::Stalled { what: what.into() };
+    tokio::time::timeout(time, read).await.map_err(stalled)?
 }

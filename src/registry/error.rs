@@ -1,9 +1,14 @@
 //! What a registry can answer instead of what was asked for.
 
+use std::io;
+use std::time::Duration;
+
 use reqwest::StatusCode;
+use reqwest::header::HeaderMap;
 use serde::Deserialize;
 
 use super::CredentialError;
+use super::retry::retry_after;
 use crate::diagnostic::{Explain, Kind};
 use crate::digest::Digest;
 use crate::http::HttpError;
@@ -30,7 +35,40 @@ pub enum RegistryError {
         what: String,
         status: StatusCode,
         message: String,
+        /// What the server told to wait.
+        after: Option<Duration>,
     },
+    #[error("the registry wants fewer requests than {what} takes{}", said(message))]
+    TooManyRequests {
+        what: String,
+        message: String,
+        /// What the server told to wait.
+        after: Option<Duration>,
+    },
+    #[error("the registry does not offer this: {what}{}", said(message))]
+    Unsupported { what: String, message: String },
+    #[error("the registry does not take the name of {what}{}", said(message))]
+    Name { what: String, message: String },
+    #[error(
+        "the registry does not know the upload of {what} any more{}",
+        said(message)
+    )]
+    UploadLost { what: String, message: String },
+    #[error(
+        "the registry says that what was sent as {what} is something else{}",
+        said(message)
+    )]
+    WrongContent { what: String, message: String },
+    #[error("the registry does not have all parts of {what}{}", said(message))]
+    MissingParts { what: String, message: String },
+    #[error("the registry does not accept {what}{}", said(message))]
+    InvalidManifest { what: String, message: String },
+    #[error("the registry's answer for {what} makes no sense: {reason}")]
+    Malformed { what: String, reason: String },
+    #[error("cannot read {what} to send it: {source}")]
+    Content { what: String, source: io::Error },
+    #[error("the transfer of {what} has come to a standstill")]
+    Stalled { what: String },
     #[error("{what} is larger than {limit} bytes")]
     TooLarge { what: String, limit: u64 },
     #[error("{what} ended after {got} of {size} bytes")]
@@ -41,10 +79,12 @@ pub enum RegistryError {
         expected: Digest,
         found: Digest,
     },
+    #[error("others keep changing {what}")]
+    Contended { what: String },
     #[error("the registry {host} wants authentication that imagewright does not know: {challenge}")]
     Challenge { host: String, challenge: String },
-    #[error("the token server {url} of the registry gave no token")]
-    NoToken { url: String },
+    #[error("the token server {url} of the registry gave no token: {reason}")]
+    NoToken { url: String, reason: &'static str },
     #[error(
         "the token server {url} of the registry is not reached by HTTPS: no credentials are sent there"
     )]
@@ -67,28 +107,50 @@ impl Explain for RegistryError {
             Self::Store(error) => error.kind(),
             Self::NotFound { .. } => Kind::NotFound,
             Self::NoCredentials { .. } | Self::Denied { .. } => Kind::Unauthorised,
-            Self::TooLarge { .. } | Self::WrongDigest { .. } => Kind::Refused,
-            Self::InsecureTokenServer { .. } => Kind::Refused,
+            Self::Name { .. } => Kind::Usage,
+            Self::TooLarge { .. }
+            | Self::WrongDigest { .. }
+            | Self::WrongContent { .. }
+            | Self::InvalidManifest { .. }
+            | Self::Malformed { .. }
+            | Self::Unsupported { .. }
+            | Self::InsecureTokenServer { .. } => Kind::Refused,
             _ => Kind::Unavailable,
         }
     }
 
     fn hint(&self) -> Option<String> {
-        Some(match self {
-            Self::Http(error) => match error.kind() {
-                Kind::Unauthorised => LOG_IN.into(),
-                _ => return error.hint(),
-            },
+        let hint = match self {
+            Self::Http(error) if error.kind() == Kind::Unauthorised => LOG_IN,
+            Self::Http(error) => return error.hint(),
             Self::Credentials(error) => return error.hint(),
             Self::Store(error) => return error.hint(),
-            Self::NotFound { .. } => "check the name and tag; private images may need a login".into(),
-            Self::NoCredentials { .. } | Self::Denied { .. } => LOG_IN.into(),
+            Self::NotFound { .. } => "check the name and tag; private images may need a login",
+            Self::NoCredentials { .. } | Self::Denied { .. } => LOG_IN,
             Self::TooLarge { .. } | Self::WrongDigest { .. } => {
-                "the registry, or something between, sends other bytes than it promised: do not trust it".into()
+                "the registry, or something between, sends other bytes than it promised: do not trust it"
             }
-            Self::Truncated { .. } => "try again".into(),
-            _ => return None,
-        })
+            Self::Malformed { .. } => {
+                "check that this is a registry, and that no proxy or login page answers in its place"
+            }
+            Self::Unsupported { .. } => "the registry's administrator may have switched it off",
+            Self::Name { .. } => "choose another repository or tag",
+            Self::WrongContent { .. } | Self::Content { .. } => {
+                "the copy in the store may be damaged: build the image again"
+            }
+            Self::MissingParts { .. } => "the registry may have removed them meanwhile: push again",
+            Self::TooManyRequests { .. } => "wait a while, then try again",
+            Self::Truncated { .. }
+            | Self::Stalled { .. }
+            | Self::UploadLost { .. }
+            | Self::Contended { .. } => "try again",
+            Self::Status { .. }
+            | Self::InvalidManifest { .. }
+            | Self::Challenge { .. }
+            | Self::NoToken { .. }
+            | Self::InsecureTokenServer { .. } => return None,
+        };
+        Some(hint.into())
     }
 }
 
@@ -110,29 +172,107 @@ struct BodyError {
 }
 
 impl RegistryError {
-    /// The error behind an answer with an error status; `body` is its (start of the) body.
-    pub(super) fn from_answer(what: &str, status: StatusCode, body: &[u8]) -> Self {
+    /// The error behind an answer with an error status; `body` is its (start of the) body. No text of `secrets` is
+    /// repeated.
+    pub(super) fn from_answer(
+        what: &str,
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &[u8],
+        secrets: &[String],
+    ) -> Self {
         let errors = serde_json::from_slice::<Body>(body)
             .unwrap_or_default()
             .errors;
-        let (what, message) = (what.to_owned(), words(&errors));
+        let (what, message) = (what.to_owned(), words(&errors, secrets));
+        let after = retry_after(headers);
         let code = errors.first().map_or("", |error| error.code.as_str());
-        match (status, code) {
-            (_, "MANIFEST_UNKNOWN" | "NAME_UNKNOWN" | "BLOB_UNKNOWN")
-            | (StatusCode::NOT_FOUND, _) => Self::NotFound { what, message },
-            (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, _)
-            | (_, "DENIED" | "UNAUTHORIZED") => Self::Denied { what, message },
-            _ => Self::Status {
+        match code {
+            "MANIFEST_UNKNOWN" | "NAME_UNKNOWN" => return Self::NotFound { what, message },
+            "BLOB_UNKNOWN" if status == StatusCode::NOT_FOUND => {
+                return Self::NotFound { what, message };
+            }
+            "MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN" => {
+                return Self::MissingParts { what, message };
+            }
+            "BLOB_UPLOAD_UNKNOWN" | "BLOB_UPLOAD_INVALID" | "RANGE_INVALID" => {
+                return Self::UploadLost { what, message };
+            }
+            "DIGEST_INVALID" | "SIZE_INVALID" => return Self::WrongContent { what, message },
+            "MANIFEST_INVALID" | "MANIFEST_UNVERIFIED" | "TAG_INVALID" => {
+                return Self::InvalidManifest { what, message };
+            }
+            "NAME_INVALID" => return Self::Name { what, message },
+            "UNSUPPORTED" => return Self::Unsupported { what, message },
+            "TOOMANYREQUESTS" => {
+                return Self::TooManyRequests {
+                    what,
+                    message,
+                    after,
+                };
+            }
+            "DENIED" | "UNAUTHORIZED" => return Self::Denied { what, message },
+            _ => {}
+        }
+        match status {
+            StatusCode::NOT_FOUND => Self::NotFound { what, message },
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Self::Denied { what, message },
+            StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
+                Self::Unsupported { what, message }
+            }
+            StatusCode::RANGE_NOT_SATISFIABLE => Self::UploadLost { what, message },
+            StatusCode::TOO_MANY_REQUESTS => Self::TooManyRequests {
+                what,
+                message,
+                after,
+            },
+            status => Self::Status {
                 what,
                 status,
                 message,
+                after,
             },
+        }
+    }
+
+    /// Whether another attempt may end otherwise.
+    pub(super) fn is_transient(&self) -> bool {
+        match self {
+            Self::Http(error) => error.is_transient(),
+            Self::Status { status, .. } => {
+                status.is_server_error() || *status == StatusCode::REQUEST_TIMEOUT
+            }
+            Self::TooManyRequests { .. } | Self::Truncated { .. } | Self::Stalled { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// What the server told to wait.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { after, .. } | Self::TooManyRequests { after, .. } => *after,
+            _ => None,
+        }
+    }
+
+    /// The registry answered, and did not do it for a reason of its own.
+    pub(super) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => status.is_client_error(),
+            Self::NotFound { .. }
+            | Self::Denied { .. }
+            | Self::NoCredentials { .. }
+            | Self::Unsupported { .. }
+            | Self::Name { .. }
+            | Self::WrongContent { .. }
+            | Self::UploadLost { .. } => true,
+            _ => false,
         }
     }
 }
 
-/// Codes and messages, cut and without control characters: a server must not write to our terminal.
-fn words(errors: &[BodyError]) -> String {
+/// Codes and messages, cut, and without what could write to our terminal or repeats a secret.
+fn words(errors: &[BodyError], secrets: &[String]) -> String {
     let all: Vec<String> = errors
         .iter()
         .take(3)
@@ -141,24 +281,89 @@ fn words(errors: &[BodyError]) -> String {
             false => format!("{} ({})", error.message, error.code),
         })
         .collect();
-    let text = all.join(", ");
-    text.chars().filter(|c| !c.is_control()).take(300).collect()
+    tame(&all.join(", "), secrets)
+}
+
+/// At most 300 characters of a foreign text, with neither control and direction characters nor secrets.
+pub(super) fn tame(text: &str, secrets: &[String]) -> String {
+    let mut text: String = text.chars().filter(|c| !is_wild(*c)).collect();
+    for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
+        text = text.replace(secret.as_str(), "…");
+    }
+    text.chars().take(300).collect()
+}
+
+fn is_wild(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn answer(status: u16, body: &str) -> RegistryError {
+        let status = StatusCode::from_u16(status).unwrap();
+        RegistryError::from_answer("r/a", status, &HeaderMap::new(), body.as_bytes(), &[])
+    }
+
     #[test]
     fn codes_decide_the_kind_and_messages_are_tame() {
-        let body =
-            br#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest \u001b[31munknown"}]}"#;
-        let error = RegistryError::from_answer("r/a:1", StatusCode::NOT_FOUND, body);
+        let body = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest \u001b[31m\u202eunknown"}]}"#;
+        let error = answer(404, body);
         assert_eq!(error.kind(), Kind::NotFound);
-        assert!(error.to_string().contains("unknown") && !error.to_string().contains('\u{1b}'));
-        let denied = RegistryError::from_answer("r/a", StatusCode::FORBIDDEN, b"<html>");
-        assert_eq!(denied.kind(), Kind::Unauthorised);
-        let other = RegistryError::from_answer("r/a", StatusCode::IM_A_TEAPOT, b"");
-        assert_eq!(other.kind(), Kind::Unavailable);
+        assert!(error.to_string().contains("[31munknown"), "{error}");
+        let codes = [
+            (401, "UNAUTHORIZED", Kind::Unauthorised),
+            (403, "DENIED", Kind::Unauthorised),
+            (404, "NAME_UNKNOWN", Kind::NotFound),
+            (404, "BLOB_UNKNOWN", Kind::NotFound),
+            (404, "MANIFEST_BLOB_UNKNOWN", Kind::Unavailable),
+            (404, "BLOB_UPLOAD_UNKNOWN", Kind::Unavailable),
+            (400, "DIGEST_INVALID", Kind::Refused),
+            (400, "SIZE_INVALID", Kind::Refused),
+            (400, "MANIFEST_INVALID", Kind::Refused),
+            (400, "NAME_INVALID", Kind::Usage),
+            (405, "UNSUPPORTED", Kind::Refused),
+            (429, "TOOMANYREQUESTS", Kind::Unavailable),
+            (403, "<html>", Kind::Unauthorised),
+            (405, "", Kind::Refused),
+            (418, "", Kind::Unavailable),
+            (503, "", Kind::Unavailable),
+        ];
+        for (status, code, kind) in codes {
+            let body = format!(r#"{{"errors":[{{"code":"{code}"}}]}}"#);
+            let error = answer(status, &body);
+            assert_eq!(error.kind(), kind, "{code}: {error:?}");
+            assert!(error.to_string().contains("r/a"), "{error}");
+        }
+    }
+
+    #[test]
+    fn any_body_gives_an_error_of_bounded_length() {
+        let long = format!(
+            r#"{{"errors":[{{"code":"X","message":"{}"}}]}}"#,
+            "y".repeat(100_000)
+        );
+        for body in [
+            "",
+            "null",
+            "[]",
+            "{\"errors\":7}",
+            "{\"errors\":[null]}",
+            &long,
+        ] {
+            let error = answer(400, body);
+            assert!(error.to_string().chars().count() < 400, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_secret_that_a_server_repeats_stays_out() {
+        let body = br#"{"errors":[{"code":"DENIED","message":"bad header: Bearer T0KEN!"}]}"#;
+        let secrets = ["T0KEN".to_owned(), String::new()];
+        let (status, headers) = (StatusCode::FORBIDDEN, HeaderMap::new());
+        let error = RegistryError::from_answer("r/a", status, &headers, body, &secrets);
+        assert!(!format!("{error}{error:?}").contains("T0KEN"), "{error}");
     }
 }

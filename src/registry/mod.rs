@@ -1,15 +1,28 @@
 //! OCI distribution client: references, credentials, pull and push. Knows nothing of locks and of how images are resolved;
 //! prints nothing. Errors and log lines carry no credentials and no query strings.
 
-mod blob;
+mod auth;
+mod body;
 mod challenge;
 mod client;
 mod credentials;
 mod error;
+mod manifests;
+mod pages;
+mod pull;
+mod push;
 mod reference;
+mod referrers;
+mod retry;
+mod tags;
+mod transfers;
+mod upload;
 
-pub use blob::{BlobContent, Put};
-pub use client::{Registry, Repository};
+pub use body::BlobContent;
+pub use client::Registry;
 pub use credentials::{Credential, CredentialError, Credentials};
 pub use error::RegistryError;
+pub use pull::Repository;
+pub use push::Put;
 pub use reference::{Reference, ReferenceError};
+pub use transfers::Transfers;

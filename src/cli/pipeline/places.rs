@@ -43,6 +43,8 @@ fn catalog(
     http: &Http,
     destination: &Spanned<Destination>,
 ) -> Result<Catalog, Failure> {
-    let registry = Registry::new(http.clone(), context.ambient());
-    Ok(Catalog::new(registry, Place::new(destination)?))
+    let place = Place::new(destination)?;
+    let plain = destination.plain_http.then(|| place.host().to_owned());
+    let registry = Registry::new(http.clone(), context.ambient()).with_plain_http(plain);
+    Ok(Catalog::new(registry, place))
 }
