@@ -152,6 +152,11 @@ impl Http {
         Self { pause, ..self }
     }
 
+    /// The pause before the second attempt.
+    pub fn pause(&self) -> Duration {
+        self.pause
+    }
+
     /// The client below, to build requests with.
     pub fn client(&self) -> &reqwest::Client {
         &self.client

@@ -8,10 +8,14 @@ use serde::Serialize;
 use super::{LayerRecord, Record};
 use crate::digest::Digest;
 use crate::identity;
+use crate::image::{Image, sbom};
 use crate::oci::Descriptor;
 
 /// The media type of image manifests.
 pub(super) const IMAGE_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// The media type of a configuration that says nothing.
+const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
 /// A document and the manifest around it.
 #[derive(Clone, Debug)]
@@ -30,6 +34,8 @@ struct Manifest<'a> {
     artifact_type: &'a str,
     config: Descriptor,
     layers: Vec<&'a Descriptor>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<Descriptor>,
 }
 
 impl Artifact {
@@ -45,6 +51,27 @@ impl Artifact {
         let layer = &record.layer;
         let blob = Descriptor::new(&layer.media_type, layer.digest, layer.size);
         Self::new(types, record, Some(blob), record.paths.clone())
+    }
+
+    /// The SBOM of an image, which it refers to.
+    pub(super) fn of_sbom(sbom: &[u8], image: &Image) -> Self {
+        let document = b"{}".to_vec();
+        let config = Descriptor::of(EMPTY, &document);
+        let content = Descriptor::of(sbom::MEDIA_TYPE, sbom);
+        let manifest = identity::canonical_json(&Manifest {
+            schema_version: 2,
+            media_type: IMAGE_MANIFEST,
+            artifact_type: sbom::MEDIA_TYPE,
+            config: config.clone(),
+            layers: vec![&content],
+            subject: Some(Descriptor::of(IMAGE_MANIFEST, &image.manifest)),
+        });
+        Self {
+            document,
+            config,
+            content: Some(content),
+            manifest,
+        }
     }
 
     fn new(
@@ -64,6 +91,7 @@ impl Artifact {
                 ..config.clone()
             },
             layers: blob.iter().chain(&content).collect(),
+            subject: None,
         });
         Self {
             document,

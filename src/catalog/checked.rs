@@ -78,6 +78,7 @@ fn check(record: &Record) -> Result<(), String> {
         ("requested OS packages", requested.os.len(), PACKAGES),
         ("constraints", requested.constraints.len(), PACKAGES),
         ("overrides", requested.overrides.len(), PACKAGES),
+        ("indexes", requested.indexes.len(), FEW),
         ("layers", record.layers.len(), LAYERS),
         ("tags", record.tags.len(), FEW),
         ("signatures", record.signatures.len(), FEW),
@@ -116,7 +117,8 @@ fn texts(record: &Record) -> Result<(), String> {
     let short = short.chain(&requested.exclude_newer);
     let short = short.chain(record.version.iter().chain(&record.git));
     let long = requested.pip.iter().chain(&requested.constraints);
-    let long = long.chain(&requested.overrides);
+    let long = long.chain(&requested.overrides).chain(&requested.indexes);
+    let long = long.chain(&requested.default_index);
     let long = long.chain(
         record
             .layers

@@ -1,9 +1,11 @@
 //! Why the catalog cannot be read or written.
 
+use std::io;
 use std::path::PathBuf;
 
 use crate::diagnostic::{Explain, Kind};
 use crate::digest::Digest;
+use crate::oci::ReadError;
 use crate::registry::{ReferenceError, RegistryError};
 use crate::store::StoreError;
 
@@ -19,6 +21,37 @@ pub enum CatalogError {
     Store(#[from] StoreError),
     #[error("{what} is not a record that imagewright knows: {reason}")]
     Malformed { what: String, reason: String },
+    #[error("{name} is protected and stands for {found}, not for {image}")]
+    Protected {
+        name: String,
+        found: Digest,
+        image: Digest,
+    },
+    #[error("{what} is of the image {found}, not of {image}")]
+    OtherImage {
+        what: String,
+        found: Digest,
+        image: Digest,
+    },
+    #[error("image `{name}` has no record in {place}")]
+    NotPushed { name: String, place: String },
+    #[error("nothing here vouches for {found}, which {what} says that image `{name}` is")]
+    Unvouched {
+        name: String,
+        what: String,
+        found: Digest,
+    },
+    #[error("the bytes of the layer `{comment}` ({digest}) cannot be read")]
+    Layer {
+        comment: String,
+        digest: Digest,
+        #[source]
+        source: io::Error,
+    },
+    #[error(transparent)]
+    Materialise(#[from] ReadError),
+    #[error("the command is ending")]
+    Ended,
     #[error("{what} has {found}, expected {expected}")]
     WrongDigest {
         what: String,
@@ -70,9 +103,17 @@ impl Explain for CatalogError {
             Self::Registry(error) => error.kind(),
             Self::Reference(error) => error.kind(),
             Self::Store(error) => error.kind(),
-            Self::Malformed { .. } | Self::WrongDigest { .. } => Kind::Refused,
             Self::Query { .. } | Self::Token(_) => Kind::Usage,
             Self::Index { .. } | Self::OtherIndex { .. } | Self::Interrupted => Kind::Unavailable,
+            Self::Materialise(error) => error.kind(),
+            Self::Layer { .. } => Kind::Unavailable,
+            Self::NotPushed { .. } => Kind::NotFound,
+            Self::Ended => Kind::Interrupted,
+            Self::Protected { .. }
+            | Self::Unvouched { .. }
+            | Self::OtherImage { .. }
+            | Self::Malformed { .. }
+            | Self::WrongDigest { .. } => Kind::Refused,
         }
     }
 
@@ -81,6 +122,23 @@ impl Explain for CatalogError {
             Self::Registry(error) => error.hint(),
             Self::Reference(error) => error.hint(),
             Self::Store(error) => error.hint(),
+            Self::Materialise(error) => error.hint(),
+            Self::Ended => None,
+            Self::Protected { .. } => Some(
+                "push under another tag (for example with a new `version`), or remove `protected` from the image".into(),
+            ),
+            Self::OtherImage { .. } => Some(
+                "two builds of one lock differ, or somebody else put it there: compare the images before you trust either; a \
+                 key's tag is never overwritten"
+                    .into(),
+            ),
+            Self::Unvouched { .. } => Some(
+                "build the image here first, or have its digest in the lock; --trust-registry signs what the registry says".into(),
+            ),
+            Self::NotPushed { .. } => Some("run `imagewright push` first".into()),
+            Self::Layer { .. } => Some(
+                "something removed it from the store: build the image again, or point IMAGEWRIGHT_STORE to the store that has it".into(),
+            ),
             Self::Malformed { .. } | Self::WrongDigest { .. } => Some(
                 "somebody who can write to this registry put it there: do not trust it before you know who".into(),
             ),

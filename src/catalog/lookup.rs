@@ -2,10 +2,12 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use futures_util::future::join_all;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::{CatalogError, KeyTag, LayerRecord, Place, Record};
+use crate::diagnostic::{Explain, Kind};
 use crate::digest::Digest;
 use crate::manifest::TrustedKey;
 use crate::oci::Descriptor;
@@ -16,6 +18,24 @@ use crate::registry::{Reference, Registry};
 pub struct Catalog {
     pub(super) registry: Registry,
     pub(super) place: Place,
+}
+
+/// The version of the catalog's documents.
+const VERSION: u32 = 1;
+
+/// What a registry says of a key.
+#[derive(Debug)]
+pub struct Claims<T> {
+    /// Signed ones first.
+    pub records: Vec<T>,
+    /// What stood under the key's tags and is none.
+    pub refused: Vec<CatalogError>,
+}
+
+/// The field that every document has.
+#[derive(Deserialize)]
+struct Versioned {
+    v: u32,
 }
 
 /// The part of an artifact manifest that is read.
@@ -40,33 +60,22 @@ impl Catalog {
         &self.registry
     }
 
-    /// Every record that answers a set key: the first one, and those that one of `keys` signed. Believed is none of them.
+    /// What the registry says that a set key stands for: the first record of it, and those that one of `keys` signed.
+    /// Believed is none of them.
     ///
     /// # Errors
-    /// Those of the registry; a document that is not a record, or is one of another set.
+    /// When the registry cannot be asked.
     pub async fn images(
         &self,
         set: &Digest,
         keys: &[TrustedKey],
-    ) -> Result<Vec<Record>, CatalogError> {
-        let mut found = Vec::new();
-        for tag in tags(&KeyTag::Set(*set), keys) {
-            let record = self.document::<Record>(&tag, Record::MEDIA_TYPE).await?;
-            let Some(record) = record.filter(|record| record.v == Record::VERSION) else {
-                continue;
-            };
-            if record.keys.set != *set {
-                return Err(CatalogError::Malformed {
-                    what: self.tagged(&tag).to_string(),
-                    reason: format!("it is of the set {}", record.keys.set),
-                });
-            }
-            found.push(record);
-        }
-        Ok(found)
+    ) -> Result<Claims<Record>, CatalogError> {
+        let fits = |record: &Record| record.keys.set == *set;
+        self.claims(&KeyTag::Set(*set), keys, Record::MEDIA_TYPE, fits)
+            .await
     }
 
-    /// Every record of a layer key, as [`Catalog::images`].
+    /// What the registry says that a layer key stands for, as [`Catalog::images`].
     ///
     /// # Errors
     /// The same.
@@ -74,24 +83,42 @@ impl Catalog {
         &self,
         key: &Digest,
         keys: &[TrustedKey],
-    ) -> Result<Vec<LayerRecord>, CatalogError> {
-        let mut found = Vec::new();
-        for tag in tags(&KeyTag::Layer(*key), keys) {
-            let record = self
-                .document::<LayerRecord>(&tag, LayerRecord::MEDIA_TYPE)
-                .await?;
-            let Some(record) = record.filter(|record| record.v == LayerRecord::VERSION) else {
-                continue;
-            };
-            if record.layer.key != Some(*key) {
-                return Err(CatalogError::Malformed {
-                    what: self.tagged(&tag).to_string(),
-                    reason: "it is of another layer key".into(),
-                });
+    ) -> Result<Claims<LayerRecord>, CatalogError> {
+        let fits = |record: &LayerRecord| {
+            record.layer.key == Some(*key) && record.layer.check_size().is_ok()
+        };
+        self.claims(&KeyTag::Layer(*key), keys, LayerRecord::MEDIA_TYPE, fits)
+            .await
+    }
+
+    /// The documents under a key's tags, all asked for at once.
+    async fn claims<T: DeserializeOwned>(
+        &self,
+        tag: &KeyTag,
+        keys: &[TrustedKey],
+        media_type: &str,
+        fits: impl Fn(&T) -> bool,
+    ) -> Result<Claims<T>, CatalogError> {
+        let tags = tags(tag, keys);
+        let asked = tags.iter().map(|tag| self.document::<T>(tag, media_type));
+        let answers = join_all(asked).await;
+        let mut claims = Claims {
+            records: Vec::new(),
+            refused: Vec::new(),
+        };
+        for (tag, answer) in tags.iter().zip(answers) {
+            match answer {
+                Ok(Some(record)) if fits(&record) => claims.records.push(record),
+                Ok(Some(_)) => claims.refused.push(CatalogError::Malformed {
+                    what: self.tagged(tag).to_string(),
+                    reason: "it does not belong to the key in its tag".into(),
+                }),
+                Ok(None) => {}
+                Err(error) if error.kind() == Kind::Refused => claims.refused.push(error),
+                Err(error) => return Err(error),
             }
-            found.push(record);
         }
-        Ok(found)
+        Ok(claims)
     }
 
     /// A tag of the cache.
@@ -102,7 +129,7 @@ impl Catalog {
         }
     }
 
-    /// The document embedded in the artifact under `tag`; `None` if there is no such tag.
+    /// The document embedded in the artifact under `tag`; `None` if there is no such tag, or one of another version.
     pub(super) async fn document<T: DeserializeOwned>(
         &self,
         tag: &str,
@@ -116,11 +143,15 @@ impl Catalog {
             what: reference.to_string(),
             reason,
         })?;
-        let document = serde_json::from_slice(&text).map_err(|error| CatalogError::Malformed {
+        let malformed = |error: serde_json::Error| CatalogError::Malformed {
             what: reference.to_string(),
             reason: error.to_string(),
-        })?;
-        Ok(Some(document))
+        };
+        let Versioned { v } = serde_json::from_slice(&text).map_err(malformed)?;
+        if v != VERSION {
+            return Ok(None);
+        }
+        Ok(Some(serde_json::from_slice(&text).map_err(malformed)?))
     }
 }
 

@@ -5,20 +5,25 @@
 //! Records are appended, never changed: a tag with a key in its name never moves, and a record's own tag holds the
 //! digest of its document, so that writers need no lock and readers know what they have. Nothing here builds.
 
+mod adopt;
+mod artifact;
 mod checked;
 mod error;
 mod index;
 mod lookup;
 mod place;
+pub mod publish;
 mod query;
 mod record;
+mod signing;
 mod sync;
 mod token;
 mod trust;
 
+pub use adopt::Wanted;
 pub use error::CatalogError;
-pub use index::{Entry, Found, Index, LOCAL, Match, Page, Position, Records, Summary};
-pub use lookup::Catalog;
+pub use index::{Entry, Found, Index, LOCAL, Match, Page, Position, Records, Summary, Writer};
+pub use lookup::{Catalog, Claims};
 pub use place::{KeyTag, Place};
 pub use query::{NameFilter, OsFilter, PipFilter, PythonFilter, Query, Status};
 pub use record::{
@@ -27,4 +32,5 @@ pub use record::{
 };
 pub use sync::{Synced, put_local};
 pub use token::PageToken;
+pub use signing::{SecretKey, SecretKeyError};
 pub use trust::{Belief, LayerStatement, Signature, Statement, Trust};

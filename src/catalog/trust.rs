@@ -1,5 +1,7 @@
 //! Who may be believed when a registry says that a key stands for certain bytes.
 
+use std::fmt;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
@@ -120,7 +122,8 @@ pub struct Trust {
 }
 
 /// Why a claim is believed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Belief {
     /// The committed lock says the same.
     Lock,
@@ -130,7 +133,28 @@ pub enum Belief {
     Registry,
 }
 
+impl fmt::Display for Belief {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lock => f.write_str("the lock has its digest"),
+            Self::Signed(key) => write!(f, "the trusted key {key} signed it"),
+            Self::Registry => f.write_str("the registry is trusted"),
+        }
+    }
+}
+
 impl Trust {
+    /// Whether what was believed for this reason is believed still; `locked` says whether the lock has it.
+    pub fn still(&self, belief: &Belief, locked: bool) -> bool {
+        match belief {
+            Belief::Lock => locked,
+            Belief::Signed(id) => {
+                locked || self.registry || self.keys.iter().any(|key| key.id() == *id)
+            }
+            Belief::Registry => locked || self.registry,
+        }
+    }
+
     /// Why a statement with these signatures is believed; `None`: it is not.
     pub fn belief(&self, statement: &impl Serialize, signatures: &[Signature]) -> Option<Belief> {
         let signed = self.keys.iter().find(|key| {

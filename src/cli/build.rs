@@ -135,6 +135,19 @@ pub fn images(
     names: &[String],
     locked: LockedFlag,
 ) -> Result<Vec<Named>, Failure> {
+    images_for(context, store, http, manifest, names, &[], locked)
+}
+
+/// As [`images`], for these platforms only; all, if none is given.
+pub fn images_for(
+    context: &Context,
+    store: &Store,
+    http: &Http,
+    manifest: &Manifest,
+    names: &[String],
+    platforms: &[Platform],
+    locked: LockedFlag,
+) -> Result<Vec<Named>, Failure> {
     let wanted: BTreeSet<&str> = context
         .select(manifest, names)?
         .into_iter()
@@ -159,7 +172,8 @@ pub fn images(
         else {
             continue;
         };
-        for platform in &image.platforms {
+        let declared = image.platforms.iter();
+        for platform in declared.filter(|one| platforms.is_empty() || platforms.contains(one)) {
             let built = context.wait(builder.build(image, *platform, content, &mut current.lock));
             // Diff IDs learned so far are kept also when a later image fails.
             if current.lock != before && !locked.locked {

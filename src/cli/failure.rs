@@ -38,16 +38,22 @@ impl Explain for Plain {
     }
 }
 
-impl Failure {
-    /// An error of the command itself.
-    pub fn plain(kind: Kind, message: impl Into<String>, hint: impl Into<String>) -> Self {
+impl Plain {
+    /// An error of the command itself; an empty hint is none.
+    pub fn new(kind: Kind, message: impl Into<String>, hint: impl Into<String>) -> Self {
         let hint = hint.into();
-        Plain {
+        Self {
             kind,
             message: message.into(),
             hint: (!hint.is_empty()).then_some(hint),
         }
-        .into()
+    }
+}
+
+impl Failure {
+    /// An error of the command itself.
+    pub fn plain(kind: Kind, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Plain::new(kind, message, hint).into()
     }
 
     /// Decides the exit code.

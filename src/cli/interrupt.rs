@@ -114,20 +114,20 @@ pub struct Watched<'a, S> {
 }
 
 impl<S: LayerSource> LayerSource for Watched<'_, S> {
-    fn open_at<'a>(&'a self, layer: &Layer, from: u64) -> io::Result<Box<dyn Read + Send + 'a>> {
+    fn open_at(&self, layer: &Layer, from: u64) -> io::Result<Box<dyn Read + Send>> {
         Ok(Box::new(WatchedReader {
             reader: self.source.open_at(layer, from)?,
-            cancel: self.cancel,
+            cancel: self.cancel.clone(),
         }))
     }
 }
 
-struct WatchedReader<'a> {
-    reader: Box<dyn Read + Send + 'a>,
-    cancel: &'a Cancel,
+struct WatchedReader {
+    reader: Box<dyn Read + Send>,
+    cancel: Cancel,
 }
 
-impl Read for WatchedReader<'_> {
+impl Read for WatchedReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.cancel.is_cancelled() {
             true => Err(io::Error::other("interrupted")),

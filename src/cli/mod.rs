@@ -21,9 +21,11 @@ mod lock;
 mod metadata;
 mod output;
 mod pipeline;
+mod push;
 mod rm;
 mod schema;
 mod show;
+mod sign;
 mod test;
 mod why;
 
@@ -57,6 +59,10 @@ enum Command {
     Lock(lock::Arguments),
     /// Build images into the store
     Build(build::Arguments),
+    /// Push images to the declared registries, with what they are found by
+    Push(push::Arguments),
+    /// Sign what the registry has of images, or make a key
+    Sign(sign::Arguments),
     /// Build images and execute the declared runs
     Test(test::Arguments),
     /// Write an image as an OCI layout or archive
@@ -126,6 +132,8 @@ fn run(arguments: Arguments, cancel: crate::runtime::Cancel) -> Result<ExitCode,
         Command::Check(arguments) => check::run(&context, &arguments),
         Command::Lock(arguments) => lock::run(&context, &arguments),
         Command::Build(arguments) => build::run(&context, &arguments),
+        Command::Push(arguments) => push::run(&context, &arguments),
+        Command::Sign(arguments) => sign::run(&context, &arguments),
         Command::Test(arguments) => test::run(&context, &arguments),
         Command::Export(arguments) => export::run(&context, &arguments),
         Command::Load(arguments) => load::run(&context, &arguments),

@@ -24,6 +24,8 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("build", schema_for!(super::build::BuildDocument)),
         ("cache-key", schema_for!(super::lock::CacheKeyDocument)),
         ("metadata", schema_for!(super::metadata::MetadataDocument)),
+        ("push", schema_for!(super::push::PushDocument)),
+        ("sign", schema_for!(super::sign::SignDocument)),
         ("test", schema_for!(crate::report::Report)),
         ("export", schema_for!(super::export::ExportDocument)),
         ("load", schema_for!(super::load::LoadDocument)),

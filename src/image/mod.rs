@@ -81,12 +81,12 @@ pub fn base_layer(layer: &BaseLayer) -> Layer {
 /// Streams the compressed bytes of layers.
 pub trait LayerSource: Send + Sync {
     /// A reader of the layer's blob. Who reads it verifies it ([`copy_layer`]).
-    fn open<'a>(&'a self, layer: &Layer) -> io::Result<Box<dyn Read + Send + 'a>> {
+    fn open(&self, layer: &Layer) -> io::Result<Box<dyn Read + Send>> {
         self.open_at(layer, 0)
     }
 
-    /// A reader of the layer's blob from byte `from` on.
-    fn open_at<'a>(&'a self, layer: &Layer, from: u64) -> io::Result<Box<dyn Read + Send + 'a>>;
+    /// A reader of the layer's blob from byte `from` on; it stands alone.
+    fn open_at(&self, layer: &Layer, from: u64) -> io::Result<Box<dyn Read + Send>>;
 }
 
 /// Layers of the store: blobs as they are, recipes streamed.
@@ -117,7 +117,7 @@ impl<'a> StoreSource<'a> {
 }
 
 impl LayerSource for StoreSource<'_> {
-    fn open_at<'a>(&'a self, layer: &Layer, from: u64) -> io::Result<Box<dyn Read + Send + 'a>> {
+    fn open_at(&self, layer: &Layer, from: u64) -> io::Result<Box<dyn Read + Send>> {
         match layer.content {
             LayerContent::Blob => {
                 let mut file = std::fs::File::open(self.store.blob_path(&layer.digest))?;

@@ -67,11 +67,7 @@ fn wheel_layers(
 }
 
 /// OS layers are the lowest of ours: first the Debian base, if the root is one, then the image's own packages.
-fn debs<'a>(
-    image: &Image,
-    lock: &'a Lock,
-    locked: &'a LockedImage,
-) -> Vec<Placed<'a, LockedDeb>> {
+fn debs<'a>(image: &Image, lock: &'a Lock, locked: &'a LockedImage) -> Vec<Placed<'a, LockedDeb>> {
     let lowest = image.base_layers;
     let above = match &locked.base {
         LockedBase::Debian { .. } => lowest + 1,

@@ -252,7 +252,11 @@ fn wheel_package(wheel: &Placed<'_, LockedWheel>, licence: Option<&String>) -> P
         },
         license_declared: licence.map_or(NO_ASSERTION.into(), Clone::clone),
         external_refs: vec![package_url(format!("pkg:pypi/{name}@{encoded}"))],
-        ..plain(format!("SPDXRef-Wheel-{}", sha256.hex()), name.clone(), sha256)
+        ..plain(
+            format!("SPDXRef-Wheel-{}", sha256.hex()),
+            name.clone(),
+            sha256,
+        )
     }
 }
 
@@ -275,7 +279,11 @@ fn deb_package(deb: &Placed<'_, LockedDeb>, distribution: Option<&str>) -> Packa
         version_info: Some(version.clone()),
         package_file_name: path.rsplit('/').next().map(str::to_owned),
         external_refs: vec![package_url(url)],
-        ..plain(format!("SPDXRef-Deb-{}", sha256.hex()), package.clone(), sha256)
+        ..plain(
+            format!("SPDXRef-Deb-{}", sha256.hex()),
+            package.clone(),
+            sha256,
+        )
     }
 }
 
@@ -311,8 +319,12 @@ fn plain(id: String, name: String, digest: &Digest) -> Package {
 
 /// SPDX wants the text of every licence that is not on its list.
 fn extracted(licences: &BTreeMap<Digest, String>) -> Vec<ExtractedLicence> {
-    let words = licences.values().flat_map(|text| text.split([' ', '(', ')', '+']));
-    let own: BTreeSet<&str> = words.filter(|word| word.starts_with("LicenseRef-")).collect();
+    let words = licences
+        .values()
+        .flat_map(|text| text.split([' ', '(', ')', '+']));
+    let own: BTreeSet<&str> = words
+        .filter(|word| word.starts_with("LicenseRef-"))
+        .collect();
     own.into_iter()
         .map(|id| ExtractedLicence {
             license_id: id.into(),

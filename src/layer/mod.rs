@@ -3,8 +3,9 @@
 //! `plan` decides which layers an image has; `wheel` turns a wheel into tar entries by the packaging
 //! specifications; `splice` turns entries into a gzipped tar without recompressing; `recipe` is how a layer is kept
 //! and streamed without existing as bytes; `files` makes the small layers (skeleton, user, files, downloads);
-//! `tree` unpacks a layer for the runtime; `debian` makes OS layers with the help of a sandbox.
+//! `blob` looks into a blob; `tree` unpacks a layer for the runtime; `debian` makes OS layers with the help of a sandbox.
 
+pub mod blob;
 pub mod build;
 pub mod debian;
 pub mod entry;

@@ -110,6 +110,7 @@ mod tests {
             debs: vec!["vim_2:9.0.1378-2_amd64".into()],
             os_request: Some(Digest::of("os request")),
             os_diff_id: Some(Digest::of("os")),
+            digest: Some(Digest::of("image")),
         };
         let from = LockedImage {
             base: LockedBase::From {
@@ -123,6 +124,7 @@ mod tests {
         };
         let other = LockedImage {
             wheels: vec![],
+            digest: None,
             ..debian.clone()
         };
         lock.images.insert(
@@ -186,6 +188,7 @@ mod tests {
             "lock 1 emitter=1\nwheel \"x\" sha256=\"00\"",
             "lock 1 emitter=1\nimage \"x\" platform=\"plan9/amd64\"",
             "lock 1 emitter=1\nfoo",
+            "lock 1 emitter=1\nimage \"x\" platform=\"linux/amd64\" { digest \"sha256:0\" }",
             "ü \u{0}",
         ] {
             let problems = Lock::parse(&SourceText::new("l", bad)).unwrap_err();

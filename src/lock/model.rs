@@ -89,6 +89,8 @@ pub struct LockedImage {
     pub os_request: Option<Digest>,
     /// The first diff ID of the image's own OS layer, once built.
     pub os_diff_id: Option<Digest>,
+    /// Digest of the image manifest that these pins first became, once built.
+    pub digest: Option<Digest>,
 }
 
 /// The root file system.

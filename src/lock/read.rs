@@ -9,6 +9,7 @@
 //! }
 //! image "churn" platform="linux/amd64" {
 //!     request "sha256:…"
+//!     digest "sha256:…"
 //!     base debian="5d0c1f2a"
 //!     python "/usr/bin/python3.11" full="3.11.2" glibc="2.36"
 //!     wheel "numpy-1.26.4-cp311-….whl"
@@ -239,12 +240,13 @@ impl Reader {
             Ok(platform) => platform,
             Err(message) => return self.wrong(self.span(node), message),
         };
-        let (mut request, mut base, mut python) = (None, None, None);
+        let (mut request, mut digest, mut base, mut python) = (None, None, None, None);
         let (mut os_request, mut os_diff_id) = (None, None);
         let (mut wheels, mut debs) = (Vec::new(), Vec::new());
         for child in children(node) {
             match child.name().value() {
                 "request" => request = self.digest(child, None),
+                "digest" => digest = self.digest(child, None),
                 "base" => base = self.base(child, bases),
                 "python" => python = self.python(child),
                 "os-layer" => {
@@ -276,6 +278,7 @@ impl Reader {
             debs,
             os_request,
             os_diff_id,
+            digest,
         };
         lock.images.entry(name).or_default().insert(platform, image);
     }

@@ -119,6 +119,9 @@ fn write_image(out: &mut String, name: &str, platform: Platform, image: &LockedI
         &[("platform", quote(&platform.to_string()))],
     );
     line(out, 1, "request", &[quote(&image.request.to_string())], &[]);
+    if let Some(digest) = &image.digest {
+        line(out, 1, "digest", &[quote(&digest.to_string())], &[]);
+    }
     match &image.base {
         LockedBase::From { reference, digest } => {
             let properties = [

@@ -67,7 +67,7 @@ impl Explain for TagError {
 }
 
 /// The tag that `template` stands for: `{version}` replaced by `version`, `{git}` by the first [`GIT_DIGITS`] digits of
-/// the commit `git`. The image's name is not in it.
+/// the commit `git`, and what follows a `-` in it. The image's name is not in it.
 ///
 /// # Errors
 /// When the template needs what is not given, or a tag does not come of it.
@@ -76,8 +76,8 @@ pub fn expand(
     version: Option<&str>,
     git: Option<&str>,
 ) -> Result<String, TagError> {
-    let git = git.map(|git| git.get(..GIT_DIGITS).unwrap_or(git));
-    let tag = fill(template, version, git).map_err(|word| TagError::Unknown {
+    let git = git.map(short);
+    let tag = fill(template, version, git.as_deref()).map_err(|word| TagError::Unknown {
         template: template.to_owned(),
         word,
     })?;
@@ -88,6 +88,12 @@ pub fn expand(
             tag: shorten(&tag),
         }),
     }
+}
+
+/// `4f0f3f2a1b2c-dirty` of a whole commit with `-dirty`.
+fn short(git: &str) -> String {
+    let (commit, rest) = git.split_at(git.find('-').unwrap_or(git.len()));
+    format!("{}{rest}", commit.get(..GIT_DIGITS).unwrap_or(commit))
 }
 
 /// `template` with its words replaced; else the word that has no value.

@@ -301,6 +301,10 @@ impl Registry {
         }
     }
 
+    pub(super) fn waits(&self) -> Waits {
+        Waits::new(self.patience, self.http.pause())
+    }
+
     /// Repeats what fails for reasons that may pass. An impatient client does not ask a host again that did not answer.
     pub(super) async fn patiently<T, F: Future<Output = Result<T, RegistryError>>>(
         &self,
@@ -308,7 +312,7 @@ impl Registry {
         mut once: impl FnMut() -> F,
     ) -> Result<T, RegistryError> {
         self.heard_of(host)?;
-        let mut waits = Waits::new(self.patience);
+        let mut waits = self.waits();
         loop {
             match once().await {
                 Ok(done) => return Ok(done),

@@ -6,6 +6,7 @@ mod body;
 mod challenge;
 mod client;
 mod credentials;
+mod document;
 mod error;
 mod manifests;
 mod pages;

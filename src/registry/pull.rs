@@ -8,7 +8,6 @@ use reqwest::{Method, Response, StatusCode, header};
 
 use super::auth::Access;
 use super::push::blob_of;
-use super::retry::Waits;
 use super::{Reference, Registry, RegistryError};
 use crate::digest::Digest;
 use crate::http::HttpError;
@@ -57,7 +56,7 @@ impl Registry {
     ) -> Result<(), RegistryError> {
         let what = blob_of(reference, blob);
         let path = format!("/blobs/{}", blob.digest);
-        let mut waits = Waits::new(self.patience);
+        let mut waits = self.waits();
         let mut coming = Coming {
             what: &what,
             size: blob.size,

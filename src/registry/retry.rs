@@ -21,8 +21,8 @@ pub(super) struct Patience {
     pub attempts: u32,
     /// All waits between them together.
     pub waiting: Duration,
-    /// The first wait; it doubles each time.
-    pub first: Duration,
+    /// The first wait, in pauses of the HTTP client; it doubles each time.
+    pub first: f64,
 }
 
 impl Patience {
@@ -32,7 +32,7 @@ impl Patience {
         document: Duration::from_secs(120),
         attempts: 6,
         waiting: Duration::from_secs(120),
-        first: Duration::from_millis(250),
+        first: 0.25,
     };
     /// For questions whose answers are not needed.
     pub const SHORT: Self = Self {
@@ -40,7 +40,7 @@ impl Patience {
         document: Duration::from_secs(8),
         attempts: 2,
         waiting: Duration::from_secs(1),
-        first: Duration::from_millis(100),
+        first: 0.1,
     };
 }
 
@@ -48,14 +48,16 @@ impl Patience {
 #[derive(Debug)]
 pub(super) struct Waits {
     patience: Patience,
+    pause: Duration,
     failures: u32,
     waited: Duration,
 }
 
 impl Waits {
-    pub fn new(patience: Patience) -> Self {
+    pub fn new(patience: Patience, pause: Duration) -> Self {
         Self {
             patience,
+            pause: pause.mul_f64(patience.first),
             failures: 0,
             waited: Duration::ZERO,
         }
@@ -90,7 +92,7 @@ impl Waits {
         if self.failures >= self.patience.attempts {
             return None;
         }
-        let own = self.patience.first * (1 << (self.failures - 1).min(5));
+        let own = self.pause * (1 << (self.failures - 1).min(5));
         let wait = match told {
             Some(told) => told.max(own),
             None => own.mul_f64(jitter()),
@@ -150,15 +152,15 @@ mod tests {
 
     #[test]
     fn waits_end() {
-        let mut waits = Waits::new(Patience::LONG);
+        let mut waits = Waits::new(Patience::LONG, Duration::from_secs(1));
         let told = Duration::from_secs(3);
         assert!(waits.next(Some(told)).unwrap() >= told);
         let hour = Duration::from_secs(3600);
         assert_eq!(waits.next(Some(hour)), None, "an hour is too long");
-        let mut waits = Waits::new(Patience::LONG);
+        let mut waits = Waits::new(Patience::LONG, Duration::from_secs(1));
         let all = (0..100).map_while(|_| waits.next(None)).count();
         assert_eq!(all as u32, Patience::LONG.attempts - 1);
-        let mut waits = Waits::new(Patience::LONG);
+        let mut waits = Waits::new(Patience::LONG, Duration::from_secs(1));
         let all = (0..10_000).map_while(|_| {
             waits.progress();
             waits.next(None)

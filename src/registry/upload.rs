@@ -84,7 +84,7 @@ impl<'a> Upload<'a> {
 
     /// Sends the blob, with the session that a failed mount has left or one of its own.
     pub async fn run(mut self, mut session: Option<Session>) -> Result<(), RegistryError> {
-        let mut waits = Waits::new(self.registry.patience);
+        let mut waits = self.registry.waits();
         let (mut best, mut sessions) = (0, 0);
         loop {
             let mut current = match session.take() {

@@ -14,6 +14,7 @@ mod explaining;
 mod index;
 mod judges;
 mod layers;
+mod loading;
 mod locking;
 mod purity;
 mod support;

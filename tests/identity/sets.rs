@@ -74,6 +74,7 @@ fn case() -> Case {
             debs: vec!["vim_1_amd64".into()],
             os_request: None,
             os_diff_id: None,
+            digest: None,
         },
         lock,
     }
@@ -130,6 +131,7 @@ const SAME: &[Change] = &[
             *diff_id = Some(Digest::of("x"));
         }
         c.locked.os_diff_id = Some(Digest::of("x"));
+        c.locked.digest = Some(Digest::of("x"));
     }),
     ("a wheel of another image", |c| {
         let mut other = wheel(c).clone();

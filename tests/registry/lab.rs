@@ -207,15 +207,22 @@ impl Server {
         self.storage().join("repositories").join(name)
     }
 
-    /// Every tag names a manifest that is there with everything that it names, all with their digests and sizes.
+    /// Every tag of every repository names a manifest that is there with everything that it names, all with their
+    /// digests and sizes.
     #[track_caller]
     pub fn assert_whole(&self) {
-        let mut seen = BTreeSet::new();
         for repository in self.repositories() {
-            for (tag, digest) in self.tags(&repository) {
-                if let Err(problem) = self.whole_manifest(&repository, &digest, &mut seen) {
-                    panic!("{repository}:{tag}: {problem}");
-                }
+            self.assert_whole_repository(&repository, "");
+        }
+    }
+
+    /// As [`Server::assert_whole`], of one repository.
+    #[track_caller]
+    pub fn assert_whole_repository(&self, repository: &str, when: &str) {
+        let mut seen = BTreeSet::new();
+        for (tag, digest) in self.tags(repository) {
+            if let Err(problem) = self.whole_manifest(repository, &digest, &mut seen) {
+                panic!("{repository}:{tag}: {problem} {when}");
             }
         }
     }
@@ -224,9 +231,9 @@ impl Server {
         &self,
         repository: &str,
         digest: &Digest,
-        seen: &mut BTreeSet<(String, Digest)>,
+        seen: &mut BTreeSet<Digest>,
     ) -> Result<(), String> {
-        if !seen.insert((repository.to_owned(), *digest)) {
+        if !seen.insert(*digest) {
             return Ok(());
         }
         let revision = format!("_manifests/revisions/sha256/{}/link", digest.hex());
@@ -250,10 +257,10 @@ impl Server {
         &self,
         repository: &str,
         blob: &Value,
-        seen: &mut BTreeSet<(String, Digest)>,
+        seen: &mut BTreeSet<Digest>,
     ) -> Result<(), String> {
         let digest = digest_of(blob)?;
-        if !seen.insert((repository.to_owned(), digest)) {
+        if !seen.insert(digest) {
             return Ok(());
         }
         let layer = format!("_layers/sha256/{}/link", digest.hex());
@@ -393,7 +400,7 @@ fn olareg() -> Option<PathBuf> {
             on_path("go").is_none(),
             "these tests need olareg: `tests/run` builds it into target/tools"
         );
-        writeln!(std::io::stderr(), "skipped: no olareg").unwrap();
+        eprintln!("skipped: no olareg");
     }
     found
 }

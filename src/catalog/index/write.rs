@@ -65,7 +65,7 @@ pub struct Writer {
 
 impl Index {
     /// Begins to write records of a source.
-    pub(in crate::catalog) fn writer(self, source: &str) -> Writer {
+    pub fn writer(self, source: &str) -> Writer {
         Writer {
             path: self.path,
             connection: self.connection,
@@ -77,7 +77,10 @@ impl Index {
 
 impl Writer {
     /// Keeps records, all or none; those that are there already stay. Returns how many are new.
-    pub(in crate::catalog) fn put(&mut self, entries: &mut [Entry]) -> Result<usize, CatalogError> {
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub fn put(&mut self, entries: &mut [Entry]) -> Result<usize, CatalogError> {
         // Mostly every record is newer than those before it then.
         entries.sort_by_key(|entry| entry.summary.pushed_ms);
         let interned = &mut self.interned;

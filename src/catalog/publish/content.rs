@@ -29,7 +29,7 @@ impl<'a> LayerBlob<'a> {
 }
 
 impl BlobContent for LayerBlob<'_> {
-    fn open(&self, from: u64) -> io::Result<Box<dyn Read + Send + '_>> {
+    fn open(&self, from: u64) -> io::Result<Box<dyn Read + Send>> {
         self.opened.store(true, Ordering::Relaxed);
         self.source.open_at(self.layer, from)
     }

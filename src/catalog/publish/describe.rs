@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use crate::catalog::{BaseRecord, CatalogError, Keys, PackageRecord, Record, RecordLayer};
 use crate::digest::Digest;
-use crate::identity::RequestDocument;
+use crate::identity::{EMITTER_VERSION, RequestDocument};
 use crate::image::{Image, Packages};
 use crate::lock::{Lock, LockedBase, LockedImage};
 use crate::manifest::{ImageRequest, Root};
@@ -77,7 +77,7 @@ pub fn describe(facts: &Facts<'_>) -> Result<Record, CatalogError> {
             content: annotated.annotations.content,
             image: image.key,
         },
-        emitter: lock.emitter,
+        emitter: EMITTER_VERSION,
         python: locked.python.full.clone(),
         base: base(request, locked),
         requested: facts.document.into(),
@@ -90,7 +90,10 @@ pub fn describe(facts: &Facts<'_>) -> Result<Record, CatalogError> {
             .map(|(index, layer)| RecordLayer::of(layer, own_key(image, index)))
             .collect(),
         base_layers: image.base_layers,
-        version: request.version.as_ref().map(|version| version.value.clone()),
+        version: request
+            .version
+            .as_ref()
+            .map(|version| version.value.clone()),
         git: facts.git.map(str::to_owned),
         pushed_ms: 0,
         supersedes: None,

@@ -15,7 +15,7 @@ use crate::oci::Descriptor;
 use crate::registry::Reference;
 
 /// How many layers are on their way at a time.
-const AT_ONCE: usize = 8;
+pub(super) const AT_ONCE: usize = 8;
 
 /// The media type of an image configuration.
 const IMAGE_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -30,8 +30,28 @@ struct Part<'a> {
 }
 
 impl Sender<'_> {
+    /// Everything of the images but the names: layers, configurations, manifests.
+    pub(super) async fn images(
+        &self,
+        publication: &Publication<'_>,
+        repository: &Reference,
+    ) -> Result<(), CatalogError> {
+        let mut known = Vec::new();
+        for edition in &publication.editions {
+            let digest = edition.image.digest();
+            known.push(self.has_manifest(repository, &digest).await?);
+        }
+        self.layers(publication, repository, &known).await?;
+        for (edition, known) in publication.editions.iter().zip(known) {
+            if !known {
+                self.image(repository, edition.image).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Sees to it that the cache has all layers, and `repository` those of images that it does not have (`known`).
-    pub(super) async fn layers(
+    async fn layers(
         &self,
         publication: &Publication<'_>,
         repository: &Reference,
@@ -52,7 +72,9 @@ impl Sender<'_> {
         let elsewhere = part.extras.map_or(&[][..], |extras| &extras.elsewhere);
         let elsewhere = elsewhere.iter().filter(|place| place.host == host);
         let mounts: Vec<Reference> = elsewhere.cloned().collect();
-        let record = part.key.map(|key| layer_record(part.layer, key, part.extras));
+        let record = part
+            .key
+            .map(|key| layer_record(part.layer, key, part.extras));
         let pinned = match &record {
             Some((record, paths)) => Some((Artifact::of_layer(record), record, paths)),
             None => None,
@@ -110,11 +132,7 @@ impl Sender<'_> {
     }
 
     /// Configuration and manifest of an image, by digest.
-    pub(super) async fn image(
-        &self,
-        repository: &Reference,
-        image: &Image,
-    ) -> Result<(), CatalogError> {
+    async fn image(&self, repository: &Reference, image: &Image) -> Result<(), CatalogError> {
         let config = Descriptor::of(IMAGE_CONFIG, &image.config);
         self.document(repository, &config, image.config.as_bytes())
             .await?;

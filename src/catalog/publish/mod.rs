@@ -12,12 +12,14 @@ mod names;
 mod records;
 mod report;
 mod sender;
+mod sign;
 
 use futures_util::future::BoxFuture;
 
 pub use describe::{Facts, describe};
 pub use report::{Count, Pushed, Traffic};
 pub use sender::Uploads;
+pub use sign::{Evidence, Signed, ToSign};
 
 use super::{Accounts, Catalog, CatalogError, Record, SecretKey};
 use crate::digest::Digest;
@@ -76,8 +78,11 @@ pub struct Extras {
     pub elsewhere: Vec<Reference>,
 }
 
-/// Brings a layer that only a registry has into the store's `blobs`.
-pub type Materialise<'a> = dyn Fn(Layer) -> BoxFuture<'a, Result<(), ReadError>> + Send + Sync + 'a;
+/// Brings layers that only a registry has into the store's `blobs`.
+pub trait Materialise: Send + Sync {
+    /// Brings this one, verified.
+    fn bring<'a>(&'a self, layer: &'a Layer) -> BoxFuture<'a, Result<(), ReadError>>;
+}
 
 /// What publishing works with.
 pub struct Publisher<'a> {
@@ -86,7 +91,7 @@ pub struct Publisher<'a> {
     /// The bytes of layers.
     pub source: &'a dyn LayerSource,
     /// Brings layers that the store does not have.
-    pub materialise: &'a Materialise<'a>,
+    pub materialise: &'a dyn Materialise,
     /// Shared by everything that this process publishes.
     pub uploads: &'a Uploads,
     /// Told of every layer that is sent.
@@ -118,69 +123,41 @@ impl Publisher<'_> {
         let sender = Sender::new(self, catalog);
         let top = Top::of(catalog, publication).await?;
         let names = top.names(catalog, publication).await?;
+        let repository = catalog.place().image(publication.name);
+        let before = names.first().and_then(|name| name.found);
         let mut pushed = Pushed {
-            repository: catalog.place().image(publication.name).to_string(),
-            digest: top.digest,
             tags: names.iter().map(|name| name.tag.clone()).collect(),
-            supersedes: names.first().and_then(|name| name.found),
             kept: top.kept.clone(),
-            ..Pushed::default()
+            ..Pushed::new(repository.to_string(), top.digest)
         };
-        let stale = names.iter().any(|name| name.found != Some(top.digest));
-        if stale {
-            self.images(&sender, publication, &top, &mut pushed).await?;
-        } else {
-            pushed.supersedes = None;
+        let mut records = Vec::new();
+        if names.iter().all(|name| name.found == Some(top.digest)) {
             sender.existing_layers(publication);
+        } else {
+            pushed.supersedes = before.filter(|before| *before != top.digest);
+            sender.images(publication, &repository).await?;
+            for edition in &publication.editions {
+                let draft = Record {
+                    repository: repository.repository.clone(),
+                    tags: pushed.tags.clone(),
+                    index: top.index(),
+                    pushed_ms: publication.pushed_ms,
+                    supersedes: pushed.supersedes,
+                    ..edition.record.clone()
+                };
+                let record = sender.describe(&repository, edition, draft).await?;
+                pushed.records.push(sender.record(edition, &record).await?);
+                records.push(record);
+            }
         }
         if let Some(signer) = publication.signer {
-            for edition in &publication.editions {
-                sender.sign(edition, signer).await?;
+            for (index, edition) in publication.editions.iter().enumerate() {
+                sender.sign(edition, signer, records.get(index)).await?;
             }
         }
-        if stale {
-            sender.put_names(publication, &top, &names).await?;
-        }
+        sender.put_names(publication, &top, &names).await?;
         sender.finish(&mut pushed);
         Ok(pushed)
-    }
-
-    /// Everything but the names.
-    async fn images(
-        &self,
-        sender: &Sender<'_>,
-        publication: &Publication<'_>,
-        top: &Top,
-        pushed: &mut Pushed,
-    ) -> Result<(), CatalogError> {
-        let repository = sender.catalog.place().image(publication.name);
-        let mut known = Vec::new();
-        for edition in &publication.editions {
-            known.push(
-                sender
-                    .has_manifest(&repository, &edition.image.digest())
-                    .await?,
-            );
-        }
-        sender.layers(publication, &repository, &known).await?;
-        for (edition, known) in publication.editions.iter().zip(known) {
-            if !known {
-                sender.image(&repository, edition.image).await?;
-            }
-        }
-        for edition in &publication.editions {
-            let mut record = Record {
-                repository: repository.repository.clone(),
-                tags: pushed.tags.clone(),
-                index: top.index(),
-                pushed_ms: publication.pushed_ms,
-                supersedes: pushed.supersedes.filter(|before| *before != top.digest),
-                ..edition.record.clone()
-            };
-            sender.describe(&repository, edition, &mut record).await?;
-            pushed.records.push(sender.record(edition, &record).await?);
-        }
-        Ok(())
     }
 }
 

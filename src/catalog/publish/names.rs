@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::sender::Sender;
 use super::Publication;
+use super::sender::Sender;
 use crate::catalog::artifact::IMAGE_MANIFEST;
 use crate::catalog::{Catalog, CatalogError};
 use crate::digest::Digest;
@@ -86,7 +86,11 @@ impl Top {
                 .map(|(_, descriptor)| descriptor)
                 .collect(),
         };
-        Ok(Self::new(IMAGE_INDEX, identity::canonical_json(&index), kept))
+        Ok(Self::new(
+            IMAGE_INDEX,
+            identity::canonical_json(&index),
+            kept,
+        ))
     }
 
     fn new(media_type: &'static str, bytes: Vec<u8>, kept: Vec<Platform>) -> Self {
@@ -175,11 +179,10 @@ async fn current(
     let Some(bytes) = catalog.registry().find_manifest(&reference).await? else {
         return Ok(Vec::new());
     };
-    let index: Index =
-        serde_json::from_slice(&bytes).map_err(|error| CatalogError::Malformed {
-            what: reference.to_string(),
-            reason: error.to_string(),
-        })?;
+    let index: Index = serde_json::from_slice(&bytes).map_err(|error| CatalogError::Malformed {
+        what: reference.to_string(),
+        reason: error.to_string(),
+    })?;
     let of = |platform: &Platform| {
         let fits = |entry: &&Descriptor| {
             let found = entry.platform.as_ref();

@@ -56,6 +56,20 @@ impl Count {
 }
 
 impl Pushed {
+    /// Nothing moved yet.
+    pub(super) fn new(repository: String, digest: Digest) -> Self {
+        Self {
+            repository,
+            digest,
+            tags: Vec::new(),
+            layers: Traffic::default(),
+            documents: Traffic::default(),
+            records: Vec::new(),
+            supersedes: None,
+            kept: Vec::new(),
+        }
+    }
+
     /// Whether nothing had to be written.
     pub fn is_unchanged(&self) -> bool {
         self.layers.uploaded.count + self.layers.mounted.count + self.documents.uploaded.count == 0

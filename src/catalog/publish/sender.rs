@@ -8,10 +8,11 @@ use tokio::sync::OwnedMutexGuard;
 use super::content::LayerBlob;
 use super::report::{Pushed, Traffic};
 use super::{Publication, Publisher};
+use crate::catalog::artifact::{Artifact, IMAGE_MANIFEST};
 use crate::catalog::{Catalog, CatalogError};
 use crate::digest::Digest;
 use crate::layer::{Layer, LayerContent};
-use crate::oci::{Descriptor, ReadError};
+use crate::oci::Descriptor;
 use crate::progress::Stage;
 use crate::registry::{Put, Reference};
 use crate::store::LockGuard;
@@ -24,7 +25,10 @@ pub struct Uploads(Mutex<BTreeMap<(String, Digest), Arc<tokio::sync::Mutex<bool>
 impl Uploads {
     /// Waits for its turn; true: the repository has the blob by now.
     async fn enter(&self, repository: &Reference, blob: &Digest) -> OwnedMutexGuard<bool> {
-        let key = (format!("{}/{}", repository.host, repository.repository), *blob);
+        let key = (
+            format!("{}/{}", repository.host, repository.repository),
+            *blob,
+        );
         let turn = {
             let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(all.entry(key).or_default())
@@ -70,7 +74,11 @@ impl<'a> Sender<'a> {
         layer: &Layer,
         mounts: &[Reference],
     ) -> Result<(), CatalogError> {
-        let mut seen = self.publisher.uploads.enter(repository, &layer.digest).await;
+        let mut seen = self
+            .publisher
+            .uploads
+            .enter(repository, &layer.digest)
+            .await;
         let blob = Descriptor::new(&layer.media_type, layer.digest, layer.size);
         let registry = self.catalog.registry();
         let put = if *seen || registry.has_blob(repository, &blob).await? {
@@ -130,7 +138,7 @@ impl<'a> Sender<'a> {
             .put_blob(repository, blob, &content, &mounts, &advance)
             .await;
         if put.is_err() && elsewhere && content.was_opened() {
-            (self.publisher.materialise)(layer.clone()).await?;
+            self.publisher.materialise.bring(layer).await?;
             let layer = Layer {
                 content: LayerContent::Blob,
                 ..layer.clone()
@@ -197,6 +205,22 @@ impl<'a> Sender<'a> {
         Ok(found.is_some())
     }
 
+    /// Puts a manifest that has a `subject`, findable from there.
+    pub(super) async fn referrer(
+        &self,
+        repository: &Reference,
+        artifact: &Artifact,
+    ) -> Result<(), CatalogError> {
+        if !self.dry() {
+            let registry = self.catalog.registry();
+            registry
+                .attach(repository, IMAGE_MANIFEST, artifact.manifest())
+                .await?;
+        }
+        self.count_document(Put::Uploaded, artifact.manifest().len() as u64);
+        Ok(())
+    }
+
     /// Puts a manifest under the reference's tag, or its digest.
     pub(super) async fn manifest(
         &self,
@@ -213,7 +237,10 @@ impl<'a> Sender<'a> {
     }
 
     pub(super) fn count_document(&self, put: Put, bytes: u64) {
-        let mut traffic = self.documents.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut traffic = self
+            .documents
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         match put {
             Put::Existing => traffic.existing.add(bytes),
             Put::Mounted => traffic.mounted.add(bytes),
@@ -243,7 +270,10 @@ impl<'a> Sender<'a> {
 
     /// Puts the counts into the report.
     pub(super) fn finish(&self, pushed: &mut Pushed) {
-        pushed.documents = *self.documents.lock().unwrap_or_else(PoisonError::into_inner);
+        pushed.documents = *self
+            .documents
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         for moved in self
             .layers
             .lock()
@@ -257,11 +287,5 @@ impl<'a> Sender<'a> {
                 (uploads, _) => layers.uploaded.add(moved.size * uploads),
             }
         }
-    }
-}
-
-impl From<ReadError> for CatalogError {
-    fn from(error: ReadError) -> Self {
-        Self::Materialise(error)
     }
 }

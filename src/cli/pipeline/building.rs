@@ -150,6 +150,18 @@ impl<'a> Builder<'a> {
         }))
     }
 
+    /// The image of `locked`, if this store has built it itself.
+    pub fn built(
+        &self,
+        lock: &Lock,
+        locked: &LockedImage,
+        platform: Platform,
+    ) -> Result<Option<Image>, Failure> {
+        let found = self.known(&inputs_key(lock, locked, platform), platform, locked)?;
+        let here = |layer: &Layer| layer.content != LayerContent::Registry;
+        Ok(found.filter(|image| image.layers.iter().all(here)))
+    }
+
     fn has(&self, layer: &Layer) -> bool {
         match layer.content {
             LayerContent::Blob => std::fs::metadata(self.store.blob_path(&layer.digest))

@@ -97,10 +97,10 @@ impl Job<'_> {
         let request = identity::key(&document);
         self.remember(request, &document)?;
         let old = self.old(&image.name.value, platform).cloned();
-        let locked = match old {
+        let mut locked = match &old {
             Some(old) if old.request == request && !matches!(self.mode, Mode::Upgrade(_)) => {
-                self.keep_artifacts(&old);
-                old
+                self.keep_artifacts(old);
+                old.clone()
             }
             old => {
                 if *self.mode == Mode::Locked {
@@ -110,6 +110,7 @@ impl Job<'_> {
                     .await?
             }
         };
+        locked.digest = self.kept_digest(old.as_ref(), &locked);
         let images = &mut self.lock.images;
         images
             .entry(image.name.value.clone())
@@ -171,7 +172,25 @@ impl Job<'_> {
             debs,
             os_request: os_key,
             os_diff_id,
+            digest: None,
         })
+    }
+
+    /// The digest that the old lock has of this image, if the image is still made of the same things by the same rules.
+    fn kept_digest(&self, old: Option<&LockedImage>, new: &LockedImage) -> Option<Digest> {
+        let (old, previous) = (old?, self.previous?);
+        let pinned = LockedImage {
+            digest: old.digest,
+            ..new.clone()
+        };
+        let same_wheel =
+            |file: &String| previous.wheels.get(file) == self.lock.wheels.get(file);
+        let same_deb = |id: &String| previous.debs.get(id) == self.lock.debs.get(id);
+        let same = pinned == *old
+            && previous.emitter == identity::EMITTER_VERSION
+            && new.wheels.iter().all(same_wheel)
+            && new.base.debs().iter().chain(&new.debs).all(same_deb);
+        old.digest.filter(|_| same)
     }
 
     async fn base(

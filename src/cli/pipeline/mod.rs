@@ -5,6 +5,7 @@ pub mod building;
 pub mod content;
 pub mod locking;
 pub mod places;
+pub mod publishing;
 pub mod removal;
 pub mod roots;
 pub mod sandbox;

@@ -4,7 +4,7 @@ use crate::catalog::{Catalog, Place, Trust};
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::http::Http;
-use crate::manifest::{Destination, Manifest, Spanned};
+use crate::manifest::{Destination, Layout, Manifest};
 use crate::registry::Registry;
 
 /// The catalog of the manifest's `registry`, if it declares one.
@@ -30,6 +30,28 @@ pub fn destinations(
         .collect()
 }
 
+/// The catalog of the place that `text` names: the declared one if it is one of them.
+pub fn named(
+    context: &Context,
+    http: &Http,
+    manifest: &Manifest,
+    text: &str,
+) -> Result<Catalog, Failure> {
+    let text = text.trim_end_matches('/');
+    let mut declared = manifest.registry.iter().chain(&manifest.pushes);
+    match declared.find(|destination| destination.registry == text) {
+        Some(destination) => catalog(context, http, destination),
+        None => {
+            let destination = Destination {
+                registry: text.to_owned(),
+                layout: Layout::default(),
+                plain_http: false,
+            };
+            catalog(context, http, &destination)
+        }
+    }
+}
+
 /// Whom the manifest and the command line believe.
 pub fn trust(manifest: &Manifest, registry: bool) -> Trust {
     Trust {
@@ -38,11 +60,7 @@ pub fn trust(manifest: &Manifest, registry: bool) -> Trust {
     }
 }
 
-fn catalog(
-    context: &Context,
-    http: &Http,
-    destination: &Spanned<Destination>,
-) -> Result<Catalog, Failure> {
+fn catalog(context: &Context, http: &Http, destination: &Destination) -> Result<Catalog, Failure> {
     let place = Place::new(destination)?;
     let plain = destination.plain_http.then(|| place.host().to_owned());
     let registry = Registry::new(http.clone(), context.ambient()).with_plain_http(plain);

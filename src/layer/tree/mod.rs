@@ -11,7 +11,7 @@ mod archive;
 mod extract;
 
 use std::fs::{self, File, Permissions};
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,6 +22,7 @@ use std::thread;
 use archive::Archive;
 use extract::{Extractor, is_privileged, shown};
 
+use super::blob::decoder;
 use super::recipe::Recipe;
 use super::{Layer, LayerContent, LayerError};
 use crate::digest::{Digest, HashingWriter};
@@ -207,23 +208,6 @@ fn inflate(
         copy.send(Arc::clone(&chunk)).map_err(gone)?;
         tar.send(chunk).map_err(gone)?;
     }
-}
-
-/// The tar inside of a blob, by its first bytes: gzip, zstd, or a tar as it is. Media types are not consulted.
-fn decoder<'a>(blob: Box<dyn Read + Send + 'a>) -> io::Result<Box<dyn Read + 'a>> {
-    let mut blob = BufReader::with_capacity(CHUNK, blob);
-    let mut magic = Vec::new();
-    blob.by_ref().take(4).read_to_end(&mut magic)?;
-    let whole = io::Cursor::new(magic.clone()).chain(blob);
-    Ok(match magic.as_slice() {
-        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(
-            BufReader::with_capacity(CHUNK, whole),
-        )),
-        [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => {
-            Box::new(zstd::stream::read::Decoder::new(whole)?)
-        }
-        _ => Box::new(whole),
-    })
 }
 
 fn hash(chunks: Receiver<Chunk>) -> Digest {

@@ -1,0 +1,206 @@
+//! Records, signed and not, and the SBOM.
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+
+use super::layers::{AT_ONCE, layer_record};
+use super::sender::Sender;
+use super::{Edition, own_key};
+use crate::catalog::artifact::Artifact;
+use crate::catalog::{CatalogError, KeyTag, LayerRecord, Record, SecretKey};
+use crate::digest::Digest;
+use crate::lock::Lock;
+use crate::oci::Descriptor;
+use crate::registry::Reference;
+
+impl Sender<'_> {
+    /// Puts what a record refers to, and says so in it.
+    pub(super) async fn describe(
+        &self,
+        repository: &Reference,
+        edition: &Edition<'_>,
+        draft: Record,
+    ) -> Result<Record, CatalogError> {
+        Ok(Record {
+            lock: Some(Descriptor::of(Lock::MEDIA_TYPE, &edition.lock)),
+            sbom: Some(self.sbom(repository, edition).await?),
+            ..draft
+        })
+    }
+
+    /// Writes a record under its own tag, and under those of its keys that are absent. Returns its digest.
+    pub(super) async fn record(
+        &self,
+        edition: &Edition<'_>,
+        record: &Record,
+    ) -> Result<Digest, CatalogError> {
+        let cache = self.catalog.place().cache();
+        let artifact = Artifact::of_record(record);
+        let digest = artifact.config().digest;
+        let mut tags = vec![KeyTag::Record(digest).tag()];
+        for key in key_tags(record) {
+            let tag = key.tag();
+            if self.found(&tag).await?.is_none() {
+                tags.push(tag);
+            }
+        }
+        let lock = Some(edition.lock.as_bytes());
+        self.artifact(&cache, &artifact, lock, &tags).await?;
+        Ok(digest)
+    }
+
+    /// The record that lies under the image key, if it is one of this very image.
+    async fn first_record(&self, edition: &Edition<'_>) -> Result<Option<Record>, CatalogError> {
+        let tag = KeyTag::Image(edition.record.keys.image).tag();
+        let found = self.catalog.document::<Record>(&tag, Record::MEDIA_TYPE);
+        match found.await? {
+            Some(record) if is_of(&record, &edition.record) => Ok(Some(record)),
+            Some(record) => Err(CatalogError::OtherImage {
+                what: self.catalog.tagged(&tag).to_string(),
+                found: record.digest,
+                image: edition.record.digest,
+            }),
+            None => Ok(None),
+        }
+    }
+
+    /// Puts the SBOM as a referrer of the image, unless the first record names one that is there. Returns the digest of
+    /// its manifest.
+    async fn sbom(
+        &self,
+        repository: &Reference,
+        edition: &Edition<'_>,
+    ) -> Result<Digest, CatalogError> {
+        let first = self.first_record(edition).await.ok().flatten();
+        let first = first.filter(|first| first.repository == repository.repository);
+        if let Some(known) = first.and_then(|first| first.sbom)
+            && self.has_manifest(repository, &known).await?
+        {
+            return Ok(known);
+        }
+        let artifact = Artifact::of_sbom(&edition.sbom, edition.image);
+        if self.has_manifest(repository, &artifact.digest()).await? {
+            return Ok(artifact.digest());
+        }
+        self.document(repository, artifact.config(), artifact.document())
+            .await?;
+        if let Some(blob) = artifact.content() {
+            self.document(repository, blob, &edition.sbom).await?;
+        }
+        self.referrer(repository, &artifact).await?;
+        Ok(artifact.digest())
+    }
+
+    /// Puts the signed variants of an image's layers and of its record that are absent. `written` is the record that
+    /// this push has made.
+    pub(super) async fn sign(
+        &self,
+        edition: &Edition<'_>,
+        signer: &SecretKey,
+        written: Option<&Record>,
+    ) -> Result<(), CatalogError> {
+        let record = match written {
+            Some(record) => record.clone(),
+            None => match self.first_record(edition).await? {
+                Some(record) => record,
+                None => {
+                    return Err(CatalogError::NotPushed {
+                        name: edition.record.name.clone(),
+                        place: self.catalog.place().cache().to_string(),
+                    });
+                }
+            },
+        };
+        let image = edition.image;
+        let own = image
+            .layers
+            .iter()
+            .enumerate()
+            .filter_map(|(index, layer)| {
+                let key = own_key(image, index)?;
+                Some(layer_record(layer, key, edition.extras.get(index)))
+            });
+        self.sign_records(signer, &record, own.collect()).await
+    }
+
+    /// The same of records that somebody else made.
+    pub(super) async fn sign_records(
+        &self,
+        signer: &SecretKey,
+        record: &Record,
+        layers: Vec<(LayerRecord, Option<Vec<u8>>)>,
+    ) -> Result<(), CatalogError> {
+        let cache = self.catalog.place().cache();
+        let id = signer.public().id();
+        let work = layers.iter().filter_map(|(record, paths)| {
+            let signed = signer.sign_layer(record)?;
+            let tag = KeyTag::Layer(signed.layer.key?).signed(&id);
+            Some(self.sign_layer(signed, paths.as_deref(), tag))
+        });
+        stream::iter(work)
+            .buffer_unordered(AT_ONCE)
+            .try_collect::<()>()
+            .await?;
+        let signed = signer.sign_record(record);
+        let mut tags = Vec::new();
+        for tag in key_tags(&signed) {
+            let tag = tag.signed(&id);
+            match self
+                .catalog
+                .document::<Record>(&tag, Record::MEDIA_TYPE)
+                .await?
+            {
+                None => tags.push(tag),
+                Some(known) if is_of(&known, &signed) => {}
+                Some(known) => {
+                    return Err(CatalogError::OtherImage {
+                        what: self.catalog.tagged(&tag).to_string(),
+                        found: known.digest,
+                        image: signed.digest,
+                    });
+                }
+            }
+        }
+        match tags.is_empty() {
+            true => Ok(()),
+            false => {
+                let artifact = Artifact::of_record(&signed);
+                self.artifact(&cache, &artifact, None, &tags).await
+            }
+        }
+    }
+
+    async fn sign_layer(
+        &self,
+        signed: LayerRecord,
+        paths: Option<&[u8]>,
+        tag: String,
+    ) -> Result<(), CatalogError> {
+        if self.found(&tag).await?.is_some() {
+            return Ok(());
+        }
+        let cache = self.catalog.place().cache();
+        let artifact = Artifact::of_layer(&signed);
+        self.artifact(&cache, &artifact, paths, &[tag]).await
+    }
+}
+
+fn key_tags(record: &Record) -> [KeyTag; 2] {
+    [
+        KeyTag::Image(record.keys.image),
+        KeyTag::Set(record.keys.set),
+    ]
+}
+
+/// Whether two records are of the same image, whoever pushed it under whatever name.
+fn is_of(record: &Record, own: &Record) -> bool {
+    let parts = |record: &Record| -> Vec<(Digest, u64, Digest)> {
+        let layers = record.layers.iter();
+        layers
+            .map(|layer| (layer.digest, layer.size, layer.diff_id))
+            .collect()
+    };
+    record.digest == own.digest
+        && record.keys.image == own.keys.image
+        && record.keys.set == own.keys.set
+        && parts(record) == parts(own)
+}

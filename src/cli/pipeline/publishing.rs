@@ -1,0 +1,191 @@
+//! Images of the store as publications: keys, records, SBOMs, and where layers that are not in the store come from.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use futures_util::future::{BoxFuture, FutureExt};
+
+use super::content::Content;
+use crate::catalog::Catalog;
+use crate::catalog::publish::{Edition, Extras, Facts, Materialise, describe};
+use crate::cli::failure::{Failure, Plain};
+use crate::diagnostic::Kind;
+use crate::digest::Digest;
+use crate::identity::{self, RequestDocument, SetDocument};
+use crate::image::{Image, sbom};
+use crate::layer::{Layer, LayerContent};
+use crate::lock::{Lock, LockedBase, LockedImage};
+use crate::manifest::tags::{self, GIT_DIGITS};
+use crate::manifest::{ImageRequest, Platform};
+use crate::oci::{Descriptor, ReadError};
+use crate::progress::Progress;
+use crate::registry::Reference;
+use crate::store::Store;
+
+/// What every image of one command shares.
+#[derive(Clone, Copy)]
+pub struct Sources<'a> {
+    /// Told of layers that are brought.
+    pub progress: &'a dyn Progress,
+    /// The images.
+    pub store: &'a Store,
+    /// What they were made from.
+    pub lock: &'a Lock,
+    /// Where layers come from that the store does not have.
+    pub lookup: Option<&'a Catalog>,
+}
+
+impl Sources<'_> {
+    /// The image in the lock.
+    pub fn locked(&self, name: &str, platform: Platform) -> Result<&LockedImage, Failure> {
+        let found = self.lock.images.get(name);
+        found
+            .and_then(|platforms| platforms.get(&platform))
+            .ok_or_else(|| {
+                Failure::plain(
+                    Kind::NotFound,
+                    format!("image `{name}` is not in the lock for {platform}"),
+                    "run `imagewright lock` first",
+                )
+            })
+    }
+
+    /// What is told of an image wherever it goes.
+    pub fn edition<'i>(
+        &self,
+        request: &ImageRequest,
+        content: &Content,
+        image: &'i Image,
+        git: Option<&str>,
+    ) -> Result<Edition<'i>, Failure> {
+        let (name, platform) = (&request.name.value, image.platform);
+        let locked = self.locked(name, platform)?;
+        let document = RequestDocument::new(request, platform, &content.project)?;
+        let record = describe(&Facts {
+            image,
+            request,
+            document: &document,
+            lock: self.lock,
+            locked,
+            set: set_key(request, platform, self.lock, locked, content),
+            git,
+        })?;
+        let licences = sbom::licences(self.store, self.lock, locked);
+        let fragment = self.lock.only(name, platform).unwrap_or_default();
+        Ok(Edition {
+            image,
+            record,
+            lock: fragment.to_text(),
+            sbom: sbom::document(image, self.lock, locked, &licences),
+            extras: self.extras(image, locked),
+        })
+    }
+
+    /// What is known of the image's layers beside their descriptors.
+    pub fn extras(&self, image: &Image, locked: &LockedImage) -> Vec<Extras> {
+        let base: Option<Reference> = match &locked.base {
+            LockedBase::From { reference, .. } => reference.parse().ok(),
+            LockedBase::Debian { .. } => None,
+        };
+        let cache = self.lookup.map(|lookup| lookup.place().cache());
+        let layers = image.layers.iter().enumerate();
+        let extras = layers.map(|(index, layer)| {
+            let base = base.iter().filter(|_| index < image.base_layers);
+            let cache = cache
+                .iter()
+                .filter(|_| layer.content == LayerContent::Registry);
+            Extras {
+                elsewhere: base.chain(cache).cloned().collect(),
+                ..Extras::default()
+            }
+        });
+        extras.collect()
+    }
+}
+
+/// The set key of an image of the lock.
+pub fn set_key(
+    request: &ImageRequest,
+    platform: Platform,
+    lock: &Lock,
+    locked: &LockedImage,
+    content: &Content,
+) -> Digest {
+    let files = &content.project.files;
+    identity::key(&SetDocument::new(request, platform, lock, locked, files))
+}
+
+impl Materialise for Sources<'_> {
+    fn bring<'a>(&'a self, layer: &'a Layer) -> BoxFuture<'a, Result<(), ReadError>> {
+        async move {
+            let Some(lookup) = self.lookup else {
+                let missing = Plain::new(
+                    Kind::NotFound,
+                    format!(
+                        "the bytes of the layer `{}` are in no registry that the manifest names",
+                        layer.comment
+                    ),
+                    "declare the `registry` that has them, or build with --no-substitute",
+                );
+                return Err(ReadError::new(missing));
+            };
+            let blob = Descriptor::new(&layer.media_type, layer.digest, layer.size);
+            let cache = lookup.place().cache();
+            let pulled = lookup
+                .registry()
+                .blob(&cache, &blob, self.store, self.progress);
+            pulled.await.map_err(ReadError::new)
+        }
+        .boxed()
+    }
+}
+
+/// The declared tags of an image, their words replaced.
+pub fn expand(request: &ImageRequest, git: Option<&str>) -> Result<Vec<String>, Failure> {
+    let version = request.version.as_ref().map(|version| version.as_str());
+    let tags = request.tags.iter();
+    let expanded = tags.map(|tag| Ok(tags::expand(tag, version, git)?));
+    expanded.collect()
+}
+
+/// Whether a tag of `request` needs the commit.
+pub fn needs_commit(request: &ImageRequest) -> bool {
+    request.tags.iter().any(|tag| tag.contains("{git}"))
+}
+
+/// The commit of the work tree that `folder` is in, with `-dirty` if tracked files differ from it.
+pub fn commit(folder: &Path) -> Result<String, Failure> {
+    let commit = git(folder, &["rev-parse", "--verify", "HEAD^{commit}"])?;
+    let changed = git(folder, &["status", "--porcelain", "--untracked-files=no"])?;
+    let commit = commit.get(..GIT_DIGITS).unwrap_or(&commit);
+    let dirty = if changed.is_empty() { "" } else { "-dirty" };
+    Ok(format!("{commit}{dirty}"))
+}
+
+fn git(folder: &Path, arguments: &[&str]) -> Result<String, Failure> {
+    let fail = |reason: String| {
+        Failure::plain(
+            Kind::Usage,
+            format!(
+                "a tag needs {{git}}, but the commit of {} is not known: {reason}",
+                folder.display()
+            ),
+            "push from a git work tree that has a commit, or remove {git} from the tags",
+        )
+    };
+    let output = Command::new("git")
+        .arg("-C")
+        .arg(folder)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| fail(format!("git cannot be started: {error}")))?;
+    if !output.status.success() {
+        let told = String::from_utf8_lossy(&output.stderr);
+        let line = told.lines().next().unwrap_or("git failed");
+        return Err(fail(
+            line.chars().filter(|c| !c.is_control()).take(200).collect(),
+        ));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}

@@ -1,0 +1,232 @@
+//! `sign`: key files, and signatures on what a registry has.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::context::Context;
+use super::failure::Failure;
+use super::output;
+use super::pipeline::building::Builder;
+use super::pipeline::content;
+use super::pipeline::publishing::{self, Sources};
+use super::push::{self, Target};
+use crate::catalog::publish::{Evidence, Publisher, Signed, ToSign, Uploads};
+use crate::catalog::{Catalog, SecretKey, Wanted};
+use crate::diagnostic::Kind;
+use crate::digest::Digest;
+use crate::identity::ConfigDocument;
+use crate::image::StoreSource;
+use crate::lock::LockedBase;
+use crate::manifest::{ImageRequest, Platform};
+
+/// Flags of `sign`.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Images whose records in the registry are signed
+    #[arg(required_unless_present = "new", conflicts_with = "new")]
+    images: Vec<String>,
+    /// Write a new secret key into this file, and print its public key
+    #[arg(long, value_name = "KEYFILE")]
+    new: Option<PathBuf>,
+    /// The secret key
+    #[arg(long, value_name = "KEYFILE", env = "IMAGEWRIGHT_SIGNING_KEY")]
+    key: Option<PathBuf>,
+    #[command(flatten)]
+    target: Target,
+    /// Sign what the registry says, also where neither this store nor the lock vouches for it
+    #[arg(long)]
+    trust_registry: bool,
+}
+
+/// What `sign --json` prints.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+pub struct SignDocument {
+    /// The public key, as `trust` names it.
+    pub key: String,
+    /// Where the new secret key was written.
+    pub written: Option<String>,
+    /// What was signed, by destination, then in declared order.
+    pub images: Vec<SignedDocument>,
+}
+
+/// One image at one destination.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+pub struct SignedDocument {
+    /// Declared name.
+    pub name: String,
+    /// Its platform.
+    pub platform: Platform,
+    /// Host and repository of the records.
+    pub repository: String,
+    /// What was done.
+    #[serde(flatten)]
+    pub signed: Signed,
+}
+
+/// Signs, or makes a key.
+pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let document = match &arguments.new {
+        Some(path) => new_key(path)?,
+        None => sign(context, arguments)?,
+    };
+    if context.global.json {
+        output::json(&document);
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(path) = &document.written {
+        output::line(&format!("wrote {path}: keep it secret; for the manifest:"));
+        output::line(&format!("trust \"{}\"", document.key));
+    }
+    for image in &document.images {
+        let done = match image.signed.documents.uploaded.count {
+            0 => "signed before",
+            _ => "signed",
+        };
+        output::line(&format!(
+            "{} {} {done} in {}\n  {}",
+            image.name, image.platform, image.repository, image.signed.digest
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn new_key(path: &Path) -> Result<SignDocument, Failure> {
+    let key = SecretKey::generate()?;
+    let write = || {
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        file.write_all(key.to_text().as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(|error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => Failure::plain(
+            Kind::Usage,
+            format!("{} exists", path.display()),
+            "a key that is overwritten is lost: name another file",
+        ),
+        _ => Failure::plain(
+            Kind::Unavailable,
+            format!("cannot write {}: {error}", path.display()),
+            "name a file in a folder that is there and can be written",
+        ),
+    })?;
+    Ok(SignDocument {
+        key: key.public().to_string(),
+        written: Some(path.display().to_string()),
+        images: Vec::new(),
+    })
+}
+
+fn sign(context: &Context, arguments: &Arguments) -> Result<SignDocument, Failure> {
+    let manifest = context.manifest()?;
+    let Some(path) = &arguments.key else {
+        return Err(Failure::plain(
+            Kind::Usage,
+            "nothing says which key signs",
+            "give --key KEYFILE, or set IMAGEWRIGHT_SIGNING_KEY; `imagewright sign --new KEYFILE` makes one",
+        ));
+    };
+    let signer = push::read_key(path)?;
+    let requests = context.select(&manifest, &arguments.images)?;
+    let http = context.http()?;
+    let catalogs = push::catalogs(context, &http, &manifest, &arguments.target)?;
+    let store = context.store()?;
+    let lock = context.lock()?.unwrap_or_default();
+    let sources = Sources {
+        progress: &*context.progress,
+        store: &store,
+        lock: &lock,
+        lookup: None,
+    };
+    let job = Job {
+        context,
+        builder: Builder::new(context, &store, &http)?,
+        sources: &sources,
+        publisher: Publisher {
+            store: &store,
+            source: &StoreSource::new(&store),
+            materialise: &sources,
+            uploads: &Uploads::default(),
+            progress: &*context.progress,
+            dry_run: false,
+        },
+        signer: &signer,
+        trust_registry: arguments.trust_registry,
+    };
+    let mut images = Vec::new();
+    for catalog in &catalogs {
+        for request in &requests {
+            for platform in &request.platforms {
+                images.push(job.image(catalog, request, *platform)?);
+            }
+        }
+    }
+    Ok(SignDocument {
+        key: signer.public().to_string(),
+        written: None,
+        images,
+    })
+}
+
+struct Job<'a> {
+    context: &'a Context,
+    builder: Builder<'a>,
+    sources: &'a Sources<'a>,
+    publisher: Publisher<'a>,
+    signer: &'a SecretKey,
+    trust_registry: bool,
+}
+
+impl Job<'_> {
+    fn image(
+        &self,
+        catalog: &Catalog,
+        request: &ImageRequest,
+        platform: Platform,
+    ) -> Result<SignedDocument, Failure> {
+        let name = &request.name.value;
+        let lock = self.sources.lock;
+        let locked = self.sources.locked(name, platform)?;
+        let content = content::read(self.context, request)?;
+        let set: Digest = publishing::set_key(request, platform, lock, locked, &content);
+        let built = self.builder.built(lock, locked, platform)?;
+        let extras = match &built {
+            Some(image) => self.sources.extras(image, locked),
+            None => Vec::new(),
+        };
+        let evidence = match (&built, locked.digest) {
+            (Some(image), _) => Evidence::Built(image, &extras),
+            (None, Some(digest)) => Evidence::Lock(digest),
+            (None, None) if self.trust_registry => Evidence::Registry,
+            (None, None) => Evidence::None,
+        };
+        let to_sign = ToSign {
+            name,
+            set,
+            wanted: Wanted {
+                platform,
+                config: &ConfigDocument::new(&request.config),
+                from: match &locked.base {
+                    LockedBase::From { digest, .. } => Some(*digest),
+                    LockedBase::Debian { .. } => None,
+                },
+            },
+            evidence,
+        };
+        let sign = self.publisher.sign(catalog, &to_sign, self.signer);
+        Ok(SignedDocument {
+            name: name.clone(),
+            platform,
+            repository: catalog.place().cache().to_string(),
+            signed: self.context.wait(sign)?,
+        })
+    }
+}
