@@ -7,11 +7,14 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::build::Named;
+use super::context::Context;
 use super::failure::Failure;
+use super::pipeline::publishing;
 use crate::catalog::Place;
 use crate::diagnostic::Kind;
 use crate::digest::Digest;
 use crate::image::Image;
+use crate::manifest::tags::expand;
 use crate::manifest::{Manifest, Platform};
 use crate::oci::{Descriptor, DescriptorPlatform};
 use crate::registry::Reference;
@@ -66,34 +69,48 @@ pub struct ImageMetadata {
 #[derive(Debug, Serialize, schemars::JsonSchema)]
 pub struct KeysMetadata {
     /// What was asked for.
-    pub request: Digest,
+    pub request: Option<Digest>,
     /// What the lock pinned.
     pub set: Digest,
     /// Layers and configuration.
     pub image: Digest,
 }
 
-/// What is told of these images, of which the manifest says where they are pushed to.
+/// What is told of these images. Without `places` these are the registries that the manifest declares.
 ///
 /// # Errors
 /// When a declared registry cannot be one.
-pub fn of(manifest: &Manifest, built: &[Named]) -> Result<MetadataDocument, Failure> {
+pub fn of(
+    context: &Context,
+    manifest: &Manifest,
+    built: &[Named],
+    places: Option<&[Place]>,
+) -> Result<MetadataDocument, Failure> {
+    let declared = match places {
+        Some(_) => Vec::new(),
+        None => declared(manifest)?,
+    };
+    let places = places.unwrap_or(&declared);
     let images = built.iter().map(|named| {
-        let references = references(manifest, &named.name)?;
+        let tags = tags(context, manifest, &named.name);
+        let references: Vec<String> = places
+            .iter()
+            .flat_map(|place| references(place, &named.name, &tags))
+            .collect();
         let image = &named.built.image;
-        Ok(ImageMetadata {
+        ImageMetadata {
             name: named.name.clone(),
             platform: image.platform,
             image: buildx(image, &references),
             keys: KeysMetadata {
                 request: named.request,
-                set: named.set,
+                set: named.built.set,
                 image: image.key,
             },
             references,
-        })
+        }
     });
-    let images = images.collect::<Result<Vec<_>, Failure>>()?;
+    let images: Vec<ImageMetadata> = images.collect();
     let single = match images.as_slice() {
         [only] => Some(only.image.clone()),
         _ => None,
@@ -117,18 +134,39 @@ fn buildx(image: &Image, references: &[String]) -> BuildxDocument {
     }
 }
 
-/// The name's own tag in every declared registry.
-fn references(manifest: &Manifest, name: &str) -> Result<Vec<String>, Failure> {
+fn declared(manifest: &Manifest) -> Result<Vec<Place>, Failure> {
     let destinations = manifest.registry.iter().chain(&manifest.pushes);
-    let references = destinations.map(|destination| {
-        let place = Place::new(destination)?;
+    destinations
+        .map(|destination| Ok(Place::new(destination)?))
+        .collect()
+}
+
+/// The declared tags of an image whose words are known; without a commit, those with `{git}` are not.
+fn tags(context: &Context, manifest: &Manifest, name: &str) -> Vec<String> {
+    let Some(request) = manifest.image(name) else {
+        return Vec::new();
+    };
+    let commit = publishing::needs_commit(request)
+        .then(|| publishing::commit(&context.folder).ok())
+        .flatten();
+    let version = request.version.as_ref().map(|version| version.as_str());
+    let tags = request.tags.iter();
+    tags.filter_map(|tag| expand(tag, version, commit.as_deref()).ok())
+        .collect()
+}
+
+/// The name's own tag at `place`, then the others.
+fn references(place: &Place, name: &str, tags: &[String]) -> Vec<String> {
+    let tags = tags.iter().map(|tag| Some(tag.as_str()));
+    let all = std::iter::once(None).chain(tags);
+    all.map(|tag| {
         let reference = Reference {
-            tag: Some(place.tag(name, None)),
+            tag: Some(place.tag(name, tag)),
             ..place.image(name)
         };
-        Ok(reference.to_string())
-    });
-    references.collect()
+        reference.to_string()
+    })
+    .collect()
 }
 
 /// Writes the document, all or nothing.

@@ -26,6 +26,7 @@ mod rm;
 mod schema;
 mod show;
 mod sign;
+mod substitution;
 mod test;
 mod why;
 

@@ -10,17 +10,21 @@ use super::build::{self, Named};
 use super::context::Context;
 use super::failure::{ErrorBody, Failure};
 use super::interrupt::Watched;
-use super::lock::LockedFlag;
+use super::metadata;
 use super::output::{self, size};
 use super::pipeline::content::{self, Content};
+use super::pipeline::materialise::Need;
 use super::pipeline::places;
 use super::pipeline::publishing::{self, Sources};
+use super::pipeline::substitute::Claim;
+use super::substitution::{BuildFlags, Wish};
 use crate::catalog::publish::{Edition, Publication, Publisher, Pushed, Traffic, Uploads};
-use crate::catalog::{Catalog, SecretKey};
+use crate::catalog::{Belief, Catalog, SecretKey};
 use crate::diagnostic::Kind;
 use crate::http::Http;
 use crate::image::StoreSource;
 use crate::manifest::{ImageRequest, Manifest, Platform};
+use crate::registry::Reference;
 
 /// Flags of `push`.
 #[derive(Debug, clap::Args)]
@@ -38,8 +42,11 @@ pub struct Arguments {
     /// Sign the records with the key in this file
     #[arg(long, value_name = "KEYFILE", env = "IMAGEWRIGHT_SIGNING_KEY")]
     sign: Option<PathBuf>,
+    /// Write what was pushed (digests, keys, references) into this JSON file
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
+    metadata_file: Option<PathBuf>,
     #[command(flatten)]
-    locked: LockedFlag,
+    flags: BuildFlags,
 }
 
 /// Where to.
@@ -105,22 +112,22 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
     let catalogs = catalogs(context, &http, &manifest, &arguments.target)?;
     let lookup = places::lookup(context, &http, &manifest)?;
     let store = context.store()?;
-    let built = build::images_for(
-        context,
-        &store,
-        &http,
-        &manifest,
-        &arguments.images,
-        &arguments.platform,
-        arguments.locked,
-    )?;
+    let wish = Wish {
+        only: arguments.platform.clone(),
+        ..Wish::new(arguments.flags, Need::Name)
+    };
+    let built = build::images(context, &store, &http, &manifest, &arguments.images, &wish)?;
     let lock = context.lock()?.unwrap_or_default();
     let sources = Sources {
         progress: &*context.progress,
         store: &store,
         lock: &lock,
         lookup: lookup.as_ref(),
+        holders: &holders(lookup.as_ref(), &built),
     };
+    if signer.is_some() {
+        vouched(&built)?;
+    }
     let prepared = prepare(context, &manifest, &built)?;
     let stored = StoreSource::new(&store);
     let publisher = Publisher {
@@ -147,6 +154,13 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
     for catalog in &catalogs {
         job.destination(context, &sources, catalog, &prepared)?;
     }
+    if let (Some(path), true) = (&arguments.metadata_file, job.failed.is_empty()) {
+        let places: Vec<_> = catalogs.iter().map(|one| one.place().clone()).collect();
+        metadata::write(
+            path,
+            &metadata::of(context, &manifest, &built, Some(&places))?,
+        )?;
+    }
     job.tell(context)
 }
 
@@ -172,6 +186,34 @@ pub fn catalogs(
         ));
     }
     Ok(found)
+}
+
+/// Repositories that have what was believed instead of made.
+fn holders(lookup: Option<&Catalog>, built: &[Named]) -> Vec<Reference> {
+    let claims = built.iter().filter_map(|named| named.built.claim.as_ref());
+    let mut holders: Vec<Reference> = claims.filter_map(Claim::repository).collect();
+    holders.extend(lookup.map(|lookup| lookup.place().cache()));
+    holders.sort();
+    holders.dedup();
+    holders
+}
+
+/// Nobody signs what only the registry says.
+fn vouched(built: &[Named]) -> Result<(), Failure> {
+    for named in built {
+        let mut beliefs = named.built.claim.iter().flat_map(|claim| &claim.beliefs);
+        if beliefs.any(|belief| *belief == Belief::Registry) {
+            return Err(Failure::plain(
+                Kind::Refused,
+                format!(
+                    "image `{}` is only what the registry says: it is not signed",
+                    named.name
+                ),
+                "push with --no-substitute, which builds it here; or sign it with `imagewright sign --trust-registry`",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Most bytes of a key file.
@@ -248,7 +290,8 @@ impl Job<'_> {
                 .iter()
                 .map(|named| {
                     let git = image.git.as_deref();
-                    sources.edition(image.request, &image.content, &named.built.image, git)
+                    let found = (&named.built.image, named.built.set);
+                    sources.edition(image.request, &image.content, found, git)
                 })
                 .collect::<Result<Vec<Edition<'_>>, _>>()?;
             let publication = Publication {

@@ -171,9 +171,11 @@ fn free(
     let mut rooted = roots::read(store, &inventory)?;
     rooted.tell_unreadable(&*context.progress);
     let others = rows.iter().filter(|row| !chosen.contains(row));
-    let needs = |row: &ImageRow| roots::image_needs(row).unwrap_or_default();
-    rooted.roots.held.extend(others.flat_map(needs));
-    let only = chosen.iter().flat_map(|row| needs(row));
+    rooted
+        .roots
+        .held
+        .extend(others.flat_map(roots::image_things));
+    let only = chosen.iter().flat_map(|row| roots::image_things(row));
     let policy = Policy {
         before: UNIX_EPOCH + Duration::from_secs(u64::from(u32::MAX) * 1000),
         max_size: None,

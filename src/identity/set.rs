@@ -124,6 +124,27 @@ impl SetDocument {
     }
 }
 
+impl SetDocument {
+    /// Whether `locked`, an image of `lock`, pins just this: what a manifest configures beside that is not looked at.
+    pub fn is_pinned_by(&self, lock: &Lock, locked: &LockedImage) -> bool {
+        let wheels = locked.wheels.iter();
+        let wheels: BTreeSet<Digest> = wheels
+            .filter_map(|file| Some(lock.wheels.get(file)?.sha256))
+            .collect();
+        self.emitter == EMITTER_VERSION
+            && self.cleaning == CLEANING_VERSION
+            && self.base == base(lock, &locked.base)
+            && self.python == SetPython::from(&locked.python)
+            && self.debs == debs(lock, &locked.debs)
+            && self
+                .wheels
+                .iter()
+                .map(|wheel| wheel.sha256)
+                .collect::<BTreeSet<_>>()
+                == wheels
+    }
+}
+
 impl From<&LockedPython> for SetPython {
     fn from(python: &LockedPython) -> Self {
         let LockedPython {

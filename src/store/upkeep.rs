@@ -38,9 +38,14 @@ impl State {
                 platform,
                 key,
             } => {
+                let row = params![name, platform, key];
+                let inputs = "DELETE FROM documents WHERE key IN
+                    (SELECT inputs FROM images WHERE name = ?1 AND platform = ?2 AND key = ?3)
+                    AND 1 = (SELECT count(*) FROM images WHERE inputs = documents.key)";
+                self.change(inputs, row)?;
                 self.change(
                     "DELETE FROM images WHERE name = ?1 AND platform = ?2 AND key = ?3",
-                    params![name, platform, key],
+                    row,
                 )?;
                 self.change(
                     "DELETE FROM documents WHERE key = ?1 AND key NOT IN (SELECT key FROM images)",

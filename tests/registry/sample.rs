@@ -44,6 +44,12 @@ impl Sample {
     pub fn new(seed: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
+        let most = if seed.is_multiple_of(10) {
+            2_000_000
+        } else {
+            300_000
+        };
+        let own = 40_000 + seed * 61_007 % most;
         let layers = vec![
             layer(&store, "base", 600_000, 1),
             layer(
@@ -129,9 +135,10 @@ pub fn catalog(registry: Registry, prefix: &str) -> Catalog {
 
 fn layer(store: &Store, comment: &str, size: u64, seed: u64) -> Layer {
     let mut random = Random(seed);
-    let bytes: Vec<u8> = (0..size / 8)
-        .flat_map(|_| random.next().to_le_bytes())
-        .collect();
+    let mut bytes = Vec::new();
+    while (bytes.len() as u64) < size {
+        bytes.extend_from_slice(&random.next().to_le_bytes());
+    }
     let digest = store.put_blob(&bytes).unwrap();
     Layer {
         key: Digest::of(format!("key of {digest}")),

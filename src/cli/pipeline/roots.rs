@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::building::inputs_key;
 use crate::cli::failure::Failure;
 use crate::diagnostic::SourceText;
 use crate::digest::Digest;
+use crate::identity::SetDocument;
 use crate::image::Image;
 use crate::layer::recipe::Recipe;
 use crate::layer::{Layer, LayerContent};
@@ -44,7 +44,7 @@ pub fn read(store: &Store, inventory: &Inventory) -> Result<Rooted, Failure> {
     let mut meant = Meant::default();
     for path in state.roots()? {
         match read_lock(&path) {
-            Ok(Some(lock)) => meant.add(&lock),
+            Ok(Some(lock)) => meant.add(lock),
             Ok(None) => rooted.gone.push(path),
             Err(reason) => rooted.unreadable.push((path, reason)),
         }
@@ -70,36 +70,36 @@ impl Rooted {
     fn rows(&mut self, state: &State, meant: &Meant) -> Result<(), Failure> {
         let held = &mut self.roots.held;
         for row in state.all_images()? {
-            let Some(needs) = image_needs(&row) else {
+            let Some(image) = image_of(&row) else {
                 continue;
             };
-            if meant.images.contains(&row.inputs) {
-                held.extend(needs.iter().cloned());
+            if meant.image(state, &row, &image)? {
+                held.extend(things_of(&image));
             }
-            self.rows.push((row_of(&row), without_trees(needs)));
+            let needs = image.layers.iter().flat_map(needs_of).collect();
+            self.rows.push((row_of(&row), needs));
         }
         for (key, document) in state.layers()? {
             let Ok(layer) = serde_json::from_str::<Layer>(&document) else {
                 continue;
             };
-            let needs = of_layer(&layer);
             if meant.diff_ids.contains(&layer.diff_id) {
-                held.extend(needs.iter().cloned());
+                held.extend(things_of_layer(&layer));
             }
-            self.rows.push((Row::Layer(key), without_trees(needs)));
+            self.rows.push((Row::Layer(key), needs_of(&layer)));
         }
         for (digest, document) in state.bases()? {
             let Ok(base) = serde_json::from_str::<BaseImage>(&document) else {
                 continue;
             };
-            let layers = base.layers.iter().map(crate::image::base_layer);
-            let needs: Vec<Item> = layers.flat_map(|layer| of_layer(&layer)).collect();
+            let layers: Vec<Layer> = base.layers.iter().map(crate::image::base_layer).collect();
             if meant.bases.contains(&base.digest) {
-                held.extend(needs.iter().cloned());
+                held.extend(layers.iter().flat_map(things_of_layer));
                 held.insert(blob(&base.digest));
                 held.insert(blob(&Digest::of(&base.config)));
             }
-            self.rows.push((Row::Base(digest), without_trees(needs)));
+            let needs = layers.iter().flat_map(needs_of).collect();
+            self.rows.push((Row::Base(digest), needs));
         }
         Ok(())
     }
@@ -114,26 +114,38 @@ pub fn row_of(row: &ImageRow) -> Row {
     }
 }
 
-/// What an image consists of, unpacked layers included; `None` if its row cannot be read.
-pub fn image_needs(row: &ImageRow) -> Option<Vec<Item>> {
-    let image: Image = serde_json::from_str(&row.document).ok()?;
-    let mut needs = vec![blob(&image.digest()), blob(&image.config_digest())];
-    needs.extend(image.layers.iter().flat_map(of_layer));
-    Some(needs)
+/// Everything that the store may have of an image, unpacked layers included.
+pub fn image_things(row: &ImageRow) -> Vec<Item> {
+    image_of(row).as_ref().map(things_of).unwrap_or_default()
 }
 
-fn of_layer(layer: &Layer) -> Vec<Item> {
-    let tree = Item::new(Kind::Tree, layer.diff_id.hex());
+/// The image of a row; `None` if this program cannot read it.
+fn image_of(row: &ImageRow) -> Option<Image> {
+    serde_json::from_str(&row.document).ok()
+}
+
+fn things_of(image: &Image) -> Vec<Item> {
+    let mut things = vec![blob(&image.digest()), blob(&image.config_digest())];
+    things.extend(image.layers.iter().flat_map(things_of_layer));
+    things
+}
+
+/// Where the bytes of a layer can be, and its tree.
+fn things_of_layer(layer: &Layer) -> Vec<Item> {
+    vec![
+        blob(&layer.digest),
+        Item::new(Kind::Recipe, layer.key.hex()),
+        Item::new(Kind::Tree, layer.diff_id.hex()),
+    ]
+}
+
+/// What a row with this layer is of no use without. Bytes that a registry has can be pulled again.
+fn needs_of(layer: &Layer) -> Vec<Item> {
     match layer.content {
-        LayerContent::Blob => vec![blob(&layer.digest), tree],
-        LayerContent::Recipe => vec![Item::new(Kind::Recipe, layer.key.hex()), tree],
-        LayerContent::Registry => vec![tree],
+        LayerContent::Blob => vec![blob(&layer.digest)],
+        LayerContent::Recipe => vec![Item::new(Kind::Recipe, layer.key.hex())],
+        LayerContent::Registry => Vec::new(),
     }
-}
-
-fn without_trees(mut items: Vec<Item>) -> Vec<Item> {
-    items.retain(|item| item.kind != Kind::Tree);
-    items
 }
 
 fn blob(digest: &Digest) -> Item {
@@ -161,22 +173,37 @@ fn recipes(store: &Store, inventory: &Inventory) -> BTreeMap<Item, Vec<Item>> {
 #[derive(Default)]
 struct Meant {
     items: BTreeSet<Item>,
-    /// Keys of everything that decides an image.
-    images: BTreeSet<Digest>,
+    locks: Vec<Lock>,
     diff_ids: BTreeSet<Digest>,
     /// Manifests of `from` images.
     bases: BTreeSet<Digest>,
 }
 
 impl Meant {
-    fn add(&mut self, lock: &Lock) {
+    /// Whether a lock names this image, or pins what it was made from. Where it is not known what that was, the same
+    /// request is enough.
+    fn image(&self, state: &State, row: &ImageRow, image: &Image) -> Result<bool, Failure> {
+        let document = state.document(&row.inputs)?;
+        let set: Option<SetDocument> = document.and_then(|text| serde_json::from_str(&text).ok());
+        let means = |lock: &Lock| {
+            let images = lock.images.values();
+            let mut images = images.filter_map(|platforms| platforms.get(&image.platform));
+            images.any(|locked| {
+                let same = locked.request == row.request;
+                let pinned = |set: &SetDocument| set.is_pinned_by(lock, locked);
+                locked.digest == Some(row.digest) || same && set.as_ref().is_none_or(pinned)
+            })
+        };
+        Ok(self.locks.iter().any(means))
+    }
+
+    fn add(&mut self, lock: Lock) {
         let wheels = lock.wheels.values().map(|wheel| wheel.sha256);
         let files = wheels.chain(lock.debs.values().map(|deb| deb.sha256));
         let files = files.map(|digest| Item::new(Kind::Artifact, digest.hex()));
         self.items.extend(files);
         for platforms in lock.images.values() {
-            for (platform, image) in platforms {
-                self.images.insert(inputs_key(lock, image, *platform));
+            for image in platforms.values() {
                 self.diff_ids.extend(image.os_diff_id);
                 match &image.base {
                     LockedBase::From { digest, .. } => {
@@ -186,6 +213,7 @@ impl Meant {
                 }
             }
         }
+        self.locks.push(lock);
     }
 }
 
