@@ -1,6 +1,7 @@
 //! `build`: images into the store.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use serde::Serialize;
 
 use super::context::Context;
 use super::failure::Failure;
+use super::metadata;
 use super::output::{self, size};
 use super::pipeline::artifacts::Artifacts;
 use super::pipeline::building::{Builder, Built, Work};
@@ -37,6 +39,9 @@ pub struct Arguments {
     /// Print where the time went
     #[arg(long)]
     timings: bool,
+    /// Write what was built (digests, keys, references) into this JSON file
+    #[arg(long, value_name = "FILE")]
+    metadata_file: Option<PathBuf>,
 }
 
 /// What `build --json` prints.
@@ -104,6 +109,8 @@ pub struct Named {
     pub name: String,
     /// The image.
     pub built: Built,
+    /// Its request key.
+    pub request: Option<Digest>,
 }
 
 /// Builds.
@@ -116,6 +123,9 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
         ..Wish::new(arguments.flags, Need::Name)
     };
     let built = images(context, &store, &http, &manifest, &arguments.images, &wish)?;
+    if let Some(path) = &arguments.metadata_file {
+        metadata::write(path, &metadata::of(context, &manifest, &built, None)?)?;
+    }
     let document = BuildDocument {
         images: built.iter().map(document).collect(),
     };
@@ -203,9 +213,13 @@ pub fn images(
             if let Some(catalog) = &verifier {
                 verify(context, catalog, &trust, &image.name.value, &built)?;
             }
+            let name = &image.name.value;
+            let locked = current.lock.images.get(name);
+            let locked = locked.and_then(|platforms| platforms.get(platform));
             all.push(Named {
-                name: image.name.value.clone(),
+                name: name.clone(),
                 built,
+                request: locked.map(|locked| locked.request),
             });
         }
     }

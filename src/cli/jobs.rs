@@ -9,7 +9,7 @@ use super::context::{Context, unknown};
 use super::failure::Failure;
 use super::output;
 use crate::diagnostic::Kind;
-use crate::report::{Report, cases_table, neutral, summary_table};
+use crate::report::{Report, cases_table, duration, neutral, summary_table};
 use crate::run::Results;
 use crate::store::{JobRow, JobState, Store};
 
@@ -69,6 +69,8 @@ pub struct JobDocument {
     pub started_ms: Option<i64>,
     /// Milliseconds since 1970.
     pub ended_ms: Option<i64>,
+    /// Milliseconds from start to end; absent while it runs, or if it never started.
+    pub duration_ms: Option<u64>,
 }
 
 /// Lists jobs.
@@ -94,6 +96,7 @@ pub fn list(context: &Context, arguments: &JobsArguments) -> Result<ExitCode, Fa
         reason: job.reason,
         started_ms: job.started_ms,
         ended_ms: job.ended_ms,
+        duration_ms: elapsed(job.started_ms, job.ended_ms),
     });
     let document = JobsDocument {
         jobs: jobs.collect(),
@@ -108,15 +111,28 @@ pub fn list(context: &Context, arguments: &JobsArguments) -> Result<ExitCode, Fa
             .as_deref()
             .map(|reason| format!(" ({})", neutral(reason)))
             .unwrap_or_default();
+        let took = job.duration_ms.map_or("-".into(), duration);
         output::line(&format!(
-            "{} {:<9} {} {}{reason}",
+            "{} {:<9} {} {took:>9} {} {}{reason}",
             job.id,
             job.state.as_str(),
+            started(job.started_ms),
             job.project,
             neutral(&job.name)
         ));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn elapsed(started_ms: Option<i64>, ended_ms: Option<i64>) -> Option<u64> {
+    // A clock that was set back in between tells nothing.
+    u64::try_from(ended_ms?.checked_sub(started_ms?)?).ok()
+}
+
+/// When a job started, in UTC: `2026-01-31T09:30:00Z`, or as many spaces.
+fn started(at: Option<i64>) -> String {
+    let at = at.and_then(|at| jiff::Timestamp::from_second(at.div_euclid(1000)).ok());
+    format!("{:<20}", at.map_or("-".into(), |at| at.to_string()))
 }
 
 /// Flags of `logs`.

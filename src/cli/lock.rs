@@ -11,6 +11,7 @@ use super::output;
 use super::pipeline::locking::{self, Locked, Mode};
 use super::pipeline::shelf::{Contribution, Reused, Shelf, Why, Wishes};
 use crate::diagnostic::Kind;
+use crate::identity::CacheDocument;
 use crate::lock::{self, ImageDiff, Lock, diff_images};
 use crate::manifest::{Manifest, Platform};
 
@@ -31,6 +32,9 @@ pub struct Arguments {
     trust_registry: bool,
     #[command(flatten)]
     locked: LockedFlag,
+    /// Print a key for a copy of the store between jobs; reads only the lock, and changes nothing
+    #[arg(long, conflicts_with = "upgrade")]
+    print_cache_key: bool,
 }
 
 /// The flag that forbids changes.
@@ -78,8 +82,24 @@ pub struct LockedImageDocument {
     pub catalog: Option<Contribution>,
 }
 
+/// What `lock --print-cache-key --json` prints.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+pub struct CacheKeyDocument {
+    /// 64 hexadecimal digits: equal for locks of the same artifacts, whatever their images are called.
+    pub key: String,
+    /// Number of wheels that the key stands for.
+    pub wheels: usize,
+    /// Number of Debian packages.
+    pub debs: usize,
+    /// Number of base images.
+    pub bases: usize,
+}
+
 /// Locks.
 pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    if arguments.print_cache_key {
+        return cache_key(context);
+    }
     let mode = mode(arguments)?;
     let manifest = context.manifest()?;
     let previous = context.lock()?;
@@ -156,6 +176,29 @@ fn mode(arguments: &Arguments) -> Result<Mode, Failure> {
         Some(names) => Mode::Upgrade(names.iter().map(|name| lock::normalize(name)).collect()),
         None => arguments.locked.mode(),
     })
+}
+
+fn cache_key(context: &Context) -> Result<ExitCode, Failure> {
+    let Some(lock) = context.lock()? else {
+        return Err(Failure::plain(
+            Kind::NotFound,
+            format!("there is no {}", context.lock_path.display()),
+            "run `imagewright lock` and commit the file: the key says what it pins",
+        ));
+    };
+    let document = CacheDocument::new(&lock);
+    let key = document.key().hex();
+    if context.global.json {
+        output::json(&CacheKeyDocument {
+            key,
+            wheels: document.wheels.len(),
+            debs: document.debs.len(),
+            bases: document.bases.len(),
+        });
+    } else {
+        output::line(&key);
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// A name that no package has is a mistake, not an upgrade of nothing.

@@ -12,14 +12,17 @@ mod diff;
 mod exec;
 mod export;
 mod failure;
+mod gc;
 mod init;
 mod interrupt;
 mod jobs;
 mod load;
 mod lock;
+mod metadata;
 mod output;
 mod pipeline;
 mod push;
+mod rm;
 mod schema;
 mod show;
 mod sign;
@@ -81,6 +84,10 @@ enum Command {
     Logs(jobs::LogsArguments),
     /// Print the test cases of jobs
     Results(jobs::ResultsArguments),
+    /// Remove images from the store, or from the declared registry
+    Rm(rm::Arguments),
+    /// Remove from the store what nothing roots and nobody has used for a while
+    Gc(gc::Arguments),
     /// Print the JSON Schema of what a command prints under --json
     Schema(schema::Arguments),
     /// Print a completion script for a shell
@@ -138,6 +145,8 @@ fn run(arguments: Arguments, cancel: crate::runtime::Cancel) -> Result<ExitCode,
         Command::Jobs(arguments) => jobs::list(&context, &arguments),
         Command::Logs(arguments) => jobs::logs(&context, &arguments),
         Command::Results(arguments) => jobs::results(&context, &arguments),
+        Command::Rm(arguments) => rm::run(&context, &arguments),
+        Command::Gc(arguments) => gc::run(&context, &arguments),
         Command::Schema(_) | Command::Completions { .. } => Ok(ExitCode::SUCCESS),
     }
 }

@@ -10,6 +10,7 @@ use super::build::{self, Named};
 use super::context::Context;
 use super::failure::{ErrorBody, Failure};
 use super::interrupt::Watched;
+use super::metadata;
 use super::output::{self, size};
 use super::pipeline::artifacts::Artifacts;
 use super::pipeline::content::{self, Content};
@@ -45,6 +46,9 @@ pub struct Arguments {
     /// Sign the records with the key in this file
     #[arg(long, value_name = "KEYFILE", env = "IMAGEWRIGHT_SIGNING_KEY")]
     sign: Option<PathBuf>,
+    /// Write what was pushed (digests, keys, references) into this JSON file
+    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
+    metadata_file: Option<PathBuf>,
     #[command(flatten)]
     flags: BuildFlags,
 }
@@ -162,6 +166,13 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
     };
     for catalog in &catalogs {
         job.destination(context, &sources, catalog, &prepared)?;
+    }
+    if let (Some(path), true) = (&arguments.metadata_file, job.failed.is_empty()) {
+        let places: Vec<_> = catalogs.iter().map(|one| one.place().clone()).collect();
+        metadata::write(
+            path,
+            &metadata::of(context, &manifest, &built, Some(&places))?,
+        )?;
     }
     job.tell(context)
 }

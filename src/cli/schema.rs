@@ -22,6 +22,8 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("check", schema_for!(super::check::CheckDocument)),
         ("lock", schema_for!(super::lock::LockDocument)),
         ("build", schema_for!(super::build::BuildDocument)),
+        ("cache-key", schema_for!(super::lock::CacheKeyDocument)),
+        ("metadata", schema_for!(super::metadata::MetadataDocument)),
         ("push", schema_for!(super::push::PushDocument)),
         ("sign", schema_for!(super::sign::SignDocument)),
         ("test", schema_for!(crate::report::Report)),
@@ -33,6 +35,8 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("diff", schema_for!(crate::lock::ImageDiff)),
         ("jobs", schema_for!(super::jobs::JobsDocument)),
         ("results", schema_for!(crate::report::Report)),
+        ("rm", schema_for!(super::rm::RmDocument)),
+        ("gc", schema_for!(super::gc::GcDocument)),
         ("error", schema_for!(super::failure::ErrorDocument)),
     ]
 }

@@ -5,6 +5,7 @@
 //! siblings tell two documents apart in words. Nothing here reads a file, the environment or a clock. Names, tags,
 //! times and commits are in no document, so that two teams share.
 
+mod cache;
 mod config;
 mod encoding;
 mod explain;
@@ -13,6 +14,7 @@ mod layer;
 mod request;
 mod set;
 
+pub use cache::CacheDocument;
 pub use config::{ConfigDocument, ContentDocument, ImageDocument};
 pub use encoding::{DocumentError, MAX_INTEGER, canonical_json, key, read};
 pub use explain::{

@@ -71,7 +71,7 @@ pub enum SetBase {
 }
 
 /// A base's interpreter.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetPython {
     /// Absolute path in the base.
@@ -121,6 +121,27 @@ impl SetDocument {
                 .collect(),
             config: ConfigDocument::new(&image.config),
         }
+    }
+}
+
+impl SetDocument {
+    /// Whether `locked`, an image of `lock`, pins just this: what a manifest configures beside that is not looked at.
+    pub fn is_pinned_by(&self, lock: &Lock, locked: &LockedImage) -> bool {
+        let wheels = locked.wheels.iter();
+        let wheels: BTreeSet<Digest> = wheels
+            .filter_map(|file| Some(lock.wheels.get(file)?.sha256))
+            .collect();
+        self.emitter == EMITTER_VERSION
+            && self.cleaning == CLEANING_VERSION
+            && self.base == base(lock, &locked.base)
+            && self.python == SetPython::from(&locked.python)
+            && self.debs == debs(lock, &locked.debs)
+            && self
+                .wheels
+                .iter()
+                .map(|wheel| wheel.sha256)
+                .collect::<BTreeSet<_>>()
+                == wheels
     }
 }
 

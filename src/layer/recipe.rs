@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -54,6 +54,12 @@ pub struct Recipe {
     pub wheels: Vec<RecipeWheel>,
     /// The blob, part by part.
     pub segments: Vec<Segment>,
+}
+
+/// The part of a [`Recipe`] that [`Recipe::wheels_in`] reads.
+#[derive(Deserialize)]
+struct Wheels {
+    wheels: Vec<RecipeWheel>,
 }
 
 /// A recipe file in the making: literal bytes are written to it, then [`RecipeFile::commit`] ends it.
@@ -115,7 +121,29 @@ impl Recipe {
         }
     }
 
+    /// The wheels that the recipe in this file streams from; none if the file is not a whole recipe. For who looks at
+    /// recipes without using them.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn wheels_in(path: &Path) -> io::Result<Vec<Digest>> {
+        let json = Self::read_json(&File::open(path)?)?;
+        let wheels = json.and_then(|(json, _)| serde_json::from_slice::<Wheels>(&json).ok());
+        Ok(wheels.map_or(Vec::new(), |found| {
+            found.wheels.iter().map(|wheel| wheel.sha256).collect()
+        }))
+    }
+
     fn read(file: &File, key: &Digest) -> io::Result<Option<Self>> {
+        let Some((json, literals)) = Self::read_json(file)? else {
+            return Ok(None);
+        };
+        let recipe = serde_json::from_slice::<Self>(&json).ok();
+        Ok(recipe.filter(|recipe| recipe.layer.key == *key && recipe.is_whole(literals)))
+    }
+
+    /// The verified JSON of a recipe's file, and how many literal bytes stand before it.
+    fn read_json(file: &File) -> io::Result<Option<(Vec<u8>, u64)>> {
         let meta = file.metadata()?;
         let room = meta.len().checked_sub(MAGIC.len() as u64 + FOOT);
         let Some(room) = room.filter(|_| meta.is_file()) else {
@@ -137,8 +165,7 @@ impl Recipe {
         if Digest::of(&json).bytes() != &foot[8..] {
             return Ok(None);
         }
-        let recipe = serde_json::from_slice::<Self>(&json).ok();
-        Ok(recipe.filter(|recipe| recipe.layer.key == *key && recipe.is_whole(room - length)))
+        Ok(Some((json, room - length)))
     }
 
     fn is_whole(&self, literals: u64) -> bool {

@@ -31,6 +31,16 @@ pub(super) struct Part<'n> {
 type Key<'n> = (Kind, &'n str);
 type Chain<'n> = Option<Rc<Vec<Part<'n>>>>;
 
+/// The images of a chain that are not the one called `own`.
+pub(super) fn images(parts: &[Part<'_>], own: &str) -> BTreeSet<String> {
+    let images = parts.iter().filter(|part| part.kind == Kind::Image);
+    let names = images.filter_map(|part| part.node.argument(0));
+    names
+        .map(|name| name.text().to_owned())
+        .filter(|name| name != own)
+        .collect()
+}
+
 /// All bases and images that can be built on.
 #[derive(Debug)]
 pub(super) struct Declarations<'n> {

@@ -40,6 +40,7 @@ pub use model::*;
 pub use requirement::normalise;
 pub use schema::kdl_schema;
 pub use template::{cells, expand};
+pub use units::{age, bytes};
 
 use crate::diagnostic::{Problems, SourceText};
 use chain::{Chains, Declarations, Kind};
@@ -102,11 +103,13 @@ fn assemble(
         }
     }
     let mut images = Vec::new();
+    let mut parents = BTreeMap::new();
     let mut seen = BTreeSet::new();
     for name in of(nodes, "image").filter_map(|node| node.argument(0)) {
         if seen.insert(name.text())
             && let Some(parts) = chains.of(Kind::Image, name.text(), merger.report)
         {
+            parents.insert(name.text().to_owned(), chain::images(&parts, name.text()));
             images.extend(merger.image(name, &parts));
         }
     }
@@ -128,6 +131,7 @@ fn assemble(
         images,
         runs,
         projects,
+        parents,
     }
 }
 

@@ -3,7 +3,7 @@
 //! [`Manifest`] is the text's content, spans kept. [`ImageRequest`] is everything one image asks for, its base
 //! chain merged: the type that `lock`, `identity` and `resolve` work on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -412,6 +412,8 @@ pub struct Manifest {
     pub runs: Vec<RunSpec>,
     /// Project name → description.
     pub projects: BTreeMap<String, String>,
+    /// Image → the images that it begins with (`image` in a base of its own).
+    pub parents: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl Manifest {

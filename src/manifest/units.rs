@@ -26,13 +26,54 @@ const DURATION_UNITS: &[(char, u64)] = &[
 /// Longest timeout: 30 days, in milliseconds.
 const MAX_DURATION: u64 = 30 * 86_400_000;
 
-/// Bytes from an amount such as `4000MB`, `1.5GiB`.
+/// Bytes from an amount such as `4000MB`, `1.5GiB`, of which a process can live.
 pub(super) fn size(text: &str) -> Result<u64, Mistake> {
+    let bytes = amount(text)?;
+    if bytes < 1 << 20 {
+        return Err(Mistake::whole(
+            format!("`{}` is too little memory for any process", shorten(text)),
+            "less than 1 MiB",
+        )
+        .help(SIZE_HELP));
+    }
+    Ok(bytes)
+}
+
+/// Bytes from an amount such as `20GB`, as the command line has it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    amount(text).map_err(|_| {
+        format!(
+            "`{}` is not an amount of bytes such as 500MB or 20GB (kB, MB, GB, TB; KiB, MiB, GiB, TiB)",
+            shorten(text)
+        )
+    })
+}
+
+/// Milliseconds from a length of time such as `30d` or `12h`, as the command line has it; also none at all.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn age(text: &str) -> Result<u64, String> {
+    let some = Some(text).filter(|text| !text.is_empty());
+    some.and_then(|text| length(text).ok()).ok_or_else(|| {
+        format!(
+            "`{}` is not a length of time such as 30d or 12h (d, h, m, s in this order)",
+            shorten(text)
+        )
+    })
+}
+
+const SIZE_HELP: &str = "write an amount of memory such as \"4000MB\" or \"2GiB\" (kB, MB, GB, TB; KiB, MiB, GiB, TiB)";
+
+fn amount(text: &str) -> Result<u64, Mistake> {
     let split = text
         .find(|c: char| !(c.is_ascii_digit() || c == '.'))
         .unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
-    let help = "write an amount of memory such as \"4000MB\" or \"2GiB\" (kB, MB, GB, TB; KiB, MiB, GiB, TiB)";
+    let help = SIZE_HELP;
     let bad = || {
         Mistake::whole(
             format!("`{}` is not an amount of memory", shorten(text)),
@@ -58,15 +99,7 @@ pub(super) fn size(text: &str) -> Result<u64, Mistake> {
             .help(help),
         });
     };
-    let bytes = decimal(number, *factor).ok_or_else(bad)?;
-    if bytes < 1 << 20 {
-        return Err(Mistake::whole(
-            format!("`{}` is too little memory for any process", shorten(text)),
-            "less than 1 MiB",
-        )
-        .help(help));
-    }
-    Ok(bytes)
+    decimal(number, *factor).ok_or_else(bad)
 }
 
 /// Thousandths of a core from `1500m`, `2` or `1.5`.
@@ -112,17 +145,27 @@ fn decimal(number: &str, factor: u64) -> Option<u64> {
     u64::try_from(parts * u128::from(factor) / scale).ok()
 }
 
-/// Milliseconds from `90s`, `1h`, `1h30m`, `2d`.
+const DURATION_HELP: &str =
+    "write a time such as \"90s\", \"1h\" or \"1h30m\" (d, h, m, s in this order)";
+
+fn no_duration(text: &str, range: std::ops::Range<usize>, label: &str) -> Mistake {
+    let message = format!("`{}` is not a length of time", shorten(text));
+    Mistake::at(range, message, label.to_owned()).help(DURATION_HELP)
+}
+
+/// Milliseconds from `90s`, `1h`, `1h30m`, `2d`: how long something may take.
 pub(super) fn duration(text: &str) -> Result<u64, Mistake> {
-    let help = "write a time such as \"90s\", \"1h\" or \"1h30m\" (d, h, m, s in this order)";
-    let bad = |range: std::ops::Range<usize>, label: &str| {
-        Mistake::at(
-            range,
-            format!("`{}` is not a length of time", shorten(text)),
-            label.to_owned(),
-        )
-        .help(help)
-    };
+    match length(text)? {
+        0 => Err(no_duration(text, 0..text.len(), "no time at all")),
+        total if total > MAX_DURATION => {
+            Err(no_duration(text, 0..text.len(), "longer than 30 days"))
+        }
+        total => Ok(total),
+    }
+}
+
+fn length(text: &str) -> Result<u64, Mistake> {
+    let bad = |range, label| no_duration(text, range, label);
     let mut units = DURATION_UNITS.iter();
     let mut total = 0_u64;
     let mut at = 0;
@@ -145,11 +188,7 @@ pub(super) fn duration(text: &str) -> Result<u64, Mistake> {
         total = sum;
         at = end;
     }
-    match total {
-        0 => Err(bad(0..text.len(), "no time at all")),
-        _ if total > MAX_DURATION => Err(bad(0..text.len(), "longer than 30 days")),
-        _ => Ok(total),
-    }
+    Ok(total)
 }
 
 /// An RFC 3339 instant in UTC from a timestamp, or from a date (its end in UTC, so that the day itself counts).
@@ -261,6 +300,20 @@ fn civil(seconds: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_command_line_takes_any_amount_and_any_length() {
+        assert_eq!(bytes("20GB"), Ok(20_000_000_000));
+        assert_eq!(bytes("0B"), Ok(0));
+        assert_eq!(age("90d"), Ok(90 * 86_400_000));
+        assert_eq!(age("0s"), Ok(0));
+        for bad in ["", "20", "GB", "-1GB", "1.2.3GB", "1e9B"] {
+            assert!(bytes(bad).unwrap_err().contains("20GB"), "{bad}");
+        }
+        for bad in ["", "14", "d", "-1d", "1s2d", "99999999999999999d", "2w"] {
+            assert!(age(bad).unwrap_err().contains("30d"), "{bad}");
+        }
+    }
 
     #[test]
     fn amounts_are_exact() {

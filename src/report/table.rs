@@ -74,7 +74,8 @@ fn summary_row(summary: &Summary) -> [String; 11] {
     ]
 }
 
-fn duration(ms: u64) -> String {
+/// A length of time for people: `12 ms`, `8.2 s`, `3 min 5 s`.
+pub fn duration(ms: u64) -> String {
     match ms {
         0..1000 => format!("{ms} ms"),
         1000..60_000 => format!("{}.{} s", ms / 1000, ms % 1000 / 100),

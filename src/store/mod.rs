@@ -8,8 +8,10 @@
 //!   checked/<sha256>       empty: the wheel's contents agree with its RECORD
 //!   recipes/<layer key>    layers that are streamed on demand (see `layer::recipe`)
 //!   trees/<diff id>/       unpacked layers for the embedded runtime; `trees` is 0700 (it holds setuid files)
-//!   cache/<name>/          what other libraries cache (the Python resolver); may vanish at any time
+//!   trees/<diff id>.used   empty; its mtime is when the tree was last used
+//!   cache/<name>/          what other libraries cache (the Python resolver); may vanish while nobody uses it
 //!   tmp/<session>/         one folder per process, locked while it lives, swept by the next one
+//!   tmp/<session>/leases   what the process uses (see `lease`); collection leaves that alone
 //!   runs/<job>/            logs and results of runs
 //!   locks/<name>           advisory locks between processes
 //!   state.sqlite           images, layer keys, roots for gc, jobs, results
@@ -19,28 +21,34 @@
 //! Every write is temp-file + fsync + rename; many processes may share a store; killing any of them at any
 //! moment leaves a store that the next one uses.
 
+pub mod gc;
+mod lease;
 mod scratch;
 mod state;
+mod upkeep;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::diagnostic::{Explain, Kind};
 use crate::digest::{Digest, HashingWriter};
+use gc::Kind as Thing;
+use lease::Leases;
 
 pub use scratch::{Scratch, remove_tree};
 pub use state::{ImageRow, JobRow, JobState, State};
 
 /// The version of the tree below the root.
-const FORMAT: &str = "1";
+pub const FORMAT: &str = "1";
 
 /// A store in use by this process.
 #[derive(Debug)]
 pub struct Store {
     base: PathBuf,
     scratch: Scratch,
+    leases: Leases,
 }
 
 /// What can go wrong with the store.
@@ -194,7 +202,12 @@ impl Store {
                 .map_err(StoreError::io("set the mode of", path))?;
         }
         let scratch = Scratch::open(&base.join("tmp"))?;
-        Ok(Self { base, scratch })
+        let leases = Leases::open(&base, scratch.path())?;
+        Ok(Self {
+            base,
+            scratch,
+            leases,
+        })
     }
 
     /// The folder with the version in its name.
@@ -212,6 +225,12 @@ impl Store {
         State::open(&self.base.join("state.sqlite"))
     }
 
+    /// The path of a thing. Who asks for it uses it: no collection takes it while this process lives.
+    fn leased(&self, kind: Thing, name: &str) -> PathBuf {
+        self.leases.take(kind, name);
+        self.base.join(kind.folder()).join(name)
+    }
+
     /// The database of records that were read from registries; it may be removed at any time.
     pub fn catalog_path(&self) -> PathBuf {
         self.base.join("catalog.sqlite")
@@ -219,7 +238,7 @@ impl Store {
 
     /// Where artifact `digest` is or would be.
     pub fn artifact_path(&self, digest: &Digest) -> PathBuf {
-        self.base.join("artifacts").join(digest.hex())
+        self.leased(Thing::Artifact, &digest.hex())
     }
 
     /// The artifact's path if the store has it.
@@ -241,7 +260,7 @@ impl Store {
 
     /// Where blob `digest` is or would be.
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
-        self.base.join("blobs").join(digest.hex())
+        self.leased(Thing::Blob, &digest.hex())
     }
 
     /// The blob's path if the store has it as bytes.
@@ -251,17 +270,17 @@ impl Store {
 
     /// Where the recipe of layer `key` is or would be.
     pub fn recipe_path(&self, key: &Digest) -> PathBuf {
-        self.base.join("recipes").join(key.hex())
+        self.leased(Thing::Recipe, &key.hex())
     }
 
     /// Where the unpacked layer `diff_id` is or would be. Short names (links) for overlay are the runtime's affair.
     pub fn tree_path(&self, diff_id: &Digest) -> PathBuf {
-        self.base.join("trees").join(diff_id.hex())
+        self.leased(Thing::Tree, &diff_id.hex())
     }
 
     /// A folder for another library's cache.
     pub fn cache_path(&self, name: &str) -> PathBuf {
-        self.base.join("cache").join(name)
+        self.leased(Thing::Cache, name)
     }
 
     /// The folder of one job's logs and results; made if missing.
@@ -311,7 +330,7 @@ impl Store {
         name: &str,
     ) -> impl FnOnce() -> Result<LockGuard, StoreError> + Send + use<> {
         let path = self.base.join("locks").join(name);
-        move || {
+        move || loop {
             let file = OpenOptions::new()
                 .create(true)
                 .truncate(false)
@@ -320,9 +339,19 @@ impl Store {
                 .map_err(StoreError::io("open", &path))?;
             rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)
                 .map_err(|error| StoreError::io("lock", &path)(error.into()))?;
-            Ok(LockGuard { _file: file })
+            // A collection removes locks that nobody holds: one that was waited for may have gone from under its name.
+            if is_at(&file, &path) {
+                return Ok(LockGuard { _file: file });
+            }
         }
     }
+}
+
+/// Whether the file is the one with this name.
+fn is_at(file: &File, path: &Path) -> bool {
+    let id = |meta: fs::Metadata| (meta.dev(), meta.ino());
+    let (open, named) = (file.metadata().map(id), fs::metadata(path).map(id));
+    matches!((open, named), (Ok(open), Ok(named)) if open == named)
 }
 
 /// Holds an advisory lock.

@@ -13,7 +13,7 @@ use crate::digest::Digest;
 #[derive(Debug)]
 pub struct State {
     path: PathBuf,
-    connection: Connection,
+    pub(super) connection: Connection,
 }
 
 /// An image that this store has built.
@@ -131,7 +131,8 @@ impl State {
         })
     }
 
-    fn fail(&self) -> impl Fn(rusqlite::Error) -> StoreError + '_ {
+    /// Wraps an error of SQLite with the database's path.
+    pub(super) fn fail(&self) -> impl Fn(rusqlite::Error) -> StoreError + '_ {
         |source| StoreError::State {
             path: self.path.clone(),
             source,

@@ -123,6 +123,10 @@ fn every_document_follows_its_schema() {
     judge.printed("lock", &["lock"]);
     judge.printed("lock", &["lock", "--upgrade"]);
     judge.printed("build", &["build"]);
+    judge.printed("cache-key", &["lock", "--print-cache-key"]);
+    judge.context.ok(&["build", "--metadata-file", "made.json"]);
+    let made = serde_json::from_str(&judge.context.read("made.json")).unwrap();
+    judge.check("metadata", &made);
     judge.printed("show", &["show", "b"]);
     judge.printed("base", &["show", "base", "minimal"]);
     judge.printed("why", &["why", "b"]);
@@ -155,6 +159,8 @@ fn every_document_follows_its_schema() {
         "{jobs}"
     );
     for job in jobs["jobs"].as_array().unwrap() {
+        let ms = |name: &str| job[name].as_i64().unwrap();
+        assert_eq!(ms("duration_ms"), ms("ended_ms") - ms("started_ms"));
         let id = job["id"].as_str().unwrap();
         judge.printed("results", &["results", id]);
         let logs = judge.context.ok(&["logs", id]) + &judge.context.ok(&["logs", id, "--stderr"]);
@@ -168,6 +174,8 @@ fn every_document_follows_its_schema() {
         );
     }
 
+    judge.printed("gc", &["gc", "--dry-run"]);
+    judge.printed("rm", &["rm", "b", "--now"]);
     judge.failed(8, &["build", "c", "--json"]);
     judge
         .context

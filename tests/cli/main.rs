@@ -4,6 +4,7 @@
 #[path = "../images/support.rs"]
 #[allow(dead_code)]
 mod bases;
+mod ci;
 mod documents;
 mod engines;
 mod examples;

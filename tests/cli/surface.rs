@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::support::{PROGRAM, TestContext};
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 19] = [
     "init",
     "check",
     "lock",
@@ -19,6 +19,8 @@ const COMMANDS: [&str; 17] = [
     "jobs",
     "logs",
     "results",
+    "rm",
+    "gc",
     "schema",
     "completions",
     "",

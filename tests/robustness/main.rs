@@ -6,6 +6,7 @@
     reason = "the seed of random moments must be told, so that a failure can be repeated"
 )]
 
+mod collection;
 mod crowd;
 mod input;
 mod interrupted;

@@ -10,6 +10,8 @@ pub mod materialise;
 mod os_layers;
 pub mod places;
 pub mod publishing;
+pub mod removal;
+pub mod roots;
 pub mod sandbox;
 pub mod shelf;
 pub mod substitute;
