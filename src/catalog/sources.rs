@@ -19,7 +19,7 @@ impl Catalog {
     ///
     /// # Errors
     /// Those of the registry; other bytes than promised.
-    pub async fn source(
+    pub async fn fetch_source(
         &self,
         sha256: &Digest,
         size: Option<u64>,

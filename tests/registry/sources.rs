@@ -19,8 +19,10 @@ use imagewright::source::debian::{DebError, DebSource, fetch_debs};
 use imagewright::source::{ArtifactMirror, FetchContext, SourceError, fetch_wheels};
 use imagewright::store::Store;
 
+use serde_json::Value;
+
 use crate::index;
-use crate::lab::{Options, Server, client, login_file, wait};
+use crate::lab::{self, Options, PREFIX, Ran, Server, client, login_file, wait};
 use crate::wares;
 
 /// A registry as the command asks it.
@@ -38,7 +40,7 @@ impl ArtifactMirror for Keeper {
         store: &'a Store,
         progress: &'a dyn Progress,
     ) -> BoxFuture<'a, Result<bool, ReadError>> {
-        let found = self.0.source(sha256, size, store, progress);
+        let found = self.0.fetch_source(sha256, size, store, progress);
         found.map(|found| found.map_err(ReadError::new)).boxed()
     }
 }
@@ -342,4 +344,109 @@ fn a_dropped_deb_comes_from_the_registry_last() {
     archive.put("/pool/one.deb", index::Page::new("text/plain", bytes));
     let ((), asked) = server.during(|| fetch(Some(&url)).unwrap());
     assert!(asked.is_empty(), "{asked:?}");
+}
+
+const IMAGES: &str = "image \"one\" base=\"small\" { pip \"alpha\"; }\nimage \"two\" base=\"small\" { pip \"gamma\"; }";
+
+/// The `sources` of what `push --json` printed, image by image: (uploaded, existing).
+#[track_caller]
+fn kept(ran: &Ran) -> Vec<(u64, u64)> {
+    let document: Value = serde_json::from_str(&ran.out).unwrap();
+    let images = document["images"].as_array().unwrap().iter();
+    let count = |image: &Value, what: &str| image["sources"][what]["count"].as_u64().unwrap();
+    images
+        .map(|image| (count(image, "uploaded"), count(image, "existing")))
+        .collect()
+}
+
+fn sources_tags(server: &Server, repository: &str) -> usize {
+    let tags = server.tags(repository);
+    tags.iter()
+        .filter(|(tag, _)| tag.starts_with("sources-"))
+        .count()
+}
+
+#[test]
+fn what_is_pushed_with_its_sources_can_be_built_when_the_index_is_empty() {
+    let server = Server::docker_registry(Options {
+        login: true,
+        delete: false,
+    });
+    let index = lab::index();
+    let first = lab::project(server.address(), &index, IMAGES);
+    let built = first.build();
+    let cache = format!("{PREFIX}/cache");
+    let push = ["push", "--with-sources", "--json"];
+    let dry = first.run(&["push", "--with-sources", "--dry-run", "--json"]);
+    assert_eq!(kept(&dry.expect(0, &[])), [(2, 0), (2, 1)]);
+    assert!(server.repositories().is_empty());
+    assert_eq!(kept(&first.run(&push).expect(0, &[])), [(2, 0), (2, 1)]);
+    server.assert_whole();
+    assert_eq!(sources_tags(&server, &cache), 2);
+    let (ran, asked) = server.during(|| first.run(&push));
+    assert_eq!(kept(&ran.expect(0, &[])), [(0, 0), (0, 0)]);
+    let writes = asked
+        .iter()
+        .filter(|request| request.method != "GET" && request.method != "HEAD");
+    assert_eq!(writes.count(), 0, "{asked:#?}");
+    let told = first.run(&["push", "--with-sources"]);
+    told.expect(0, &["sources: kept already"]);
+
+    let empty = index::Server::start();
+    let second = lab::colleague(&first, server.address()).env("PIP_INDEX_URL", &empty.index());
+    let again = second.run(&["build", "--json", "--no-substitute"]);
+    assert_eq!(again.expect(0, &[]).digests(), built);
+
+    // Another place: layers are believed, wheels are not here and come from where they are kept.
+    let third = lab::colleague(&first, server.address()).env("PIP_INDEX_URL", &empty.index());
+    let other = format!("{}/other", server.address());
+    let ran = third.run(&["push", "--with-sources", "--json", "--to", &other]);
+    assert_eq!(kept(&ran.expect(0, &[])), [(2, 0), (2, 1)]);
+    assert_eq!(sources_tags(&server, "other/cache"), 2);
+    server.assert_whole();
+}
+
+#[test]
+fn without_sources_an_empty_index_is_told_with_every_place() {
+    let server = Server::docker_registry(Options::default());
+    let index = lab::index();
+    let first = lab::project(
+        server.address(),
+        &index,
+        "image \"one\" base=\"small\" { pip \"delta\"; }",
+    );
+    first.build();
+    first.run(&["push"]).expect(0, &[]);
+    assert_eq!(sources_tags(&server, &format!("{PREFIX}/cache")), 0);
+    let empty = index::Server::start();
+    let second = lab::colleague(&first, server.address()).env("PIP_INDEX_URL", &empty.index());
+    let words = [
+        "delta 0.1 (delta-0.1-py3-none-any.whl) is no longer offered by",
+        "/team/ml/cache does not keep delta 0.1",
+        "push --with-sources",
+    ];
+    second.run(&["build", "--no-substitute"]).expect(8, &words);
+
+    // Wrong bytes of the right length.
+    first
+        .run(&["push", "--with-sources"])
+        .expect(0, &["sources: 1 uploaded"]);
+    let lock = fs::read_to_string(first.project().join("imagewright.lock")).unwrap();
+    let blob = lock
+        .split('"')
+        .filter_map(|word| Digest::from_hex(word).ok().or_else(|| word.parse().ok()))
+        .find(|digest| {
+            server.blob_size(digest).is_some_and(|_| {
+                let bytes = fs::read(server.blob_path(digest)).unwrap();
+                bytes.starts_with(b"PK")
+            })
+        })
+        .expect("the wheel is in the registry");
+    let mut bytes = fs::read(server.blob_path(&blob)).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(server.blob_path(&blob), bytes).unwrap();
+    second
+        .run(&["build", "--no-substitute"])
+        .expect(7, &["is no longer offered by", "does not give delta 0.1"]);
 }

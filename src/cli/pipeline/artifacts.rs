@@ -49,7 +49,7 @@ impl ArtifactMirror for Keeper<'_> {
         store: &'a Store,
         progress: &'a dyn Progress,
     ) -> BoxFuture<'a, Result<bool, ReadError>> {
-        let found = self.0.source(sha256, size, store, progress);
+        let found = self.0.fetch_source(sha256, size, store, progress);
         found.map(|found| found.map_err(ReadError::new)).boxed()
     }
 }
