@@ -16,6 +16,9 @@ const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, \
     application/vnd.docker.distribution.manifest.v2+json";
 
+/// Attempts to get a document across undamaged.
+const RESENT: u32 = 3;
+
 impl Registry {
     /// The bytes of the index or manifest that `reference` names. With a digest in it they are verified.
     ///
@@ -62,15 +65,12 @@ impl Registry {
             );
         };
         match reference.digest {
-            Some(expected) if expected != digest => Err(RegistryError::WrongDigest {
-                what,
-                expected,
-                found: digest,
-            }),
+            Some(expected) if expected != digest => Err(wrong(what, expected, digest)),
             _ => Ok(Some(Descriptor::new(media_type(&head), digest, size))),
         }
     }
 
+    /// A document that is not what its digest says, or what the answer's own header says, is asked for once more.
     async fn document(
         &self,
         reference: &Reference,
@@ -82,18 +82,19 @@ impl Registry {
         let ask = self
             .ask(reference, what, method, &path, Access::Pull)?
             .header(header::ACCEPT, ACCEPT);
-        let answer = self.call(&ask, DOCUMENT_LIMIT).await?;
-        if let Some(expected) = reference.digest.filter(|_| !head) {
+        let mut waits = self.waits().at_most(RESENT);
+        loop {
+            let answer = self.call(&ask, DOCUMENT_LIMIT).await?;
+            let expected = reference.digest.or_else(|| told(&answer)).filter(|_| !head);
             let found = Digest::of(&answer.body);
-            if found != expected {
-                return Err(RegistryError::WrongDigest {
-                    what: what.to_owned(),
-                    expected,
-                    found,
-                });
+            match expected {
+                Some(expected) if found != expected => {
+                    let what = what.to_owned();
+                    waits.pause(wrong(what, expected, found)).await?;
+                }
+                _ => return Ok(answer),
             }
         }
-        Ok(answer)
     }
 
     /// Puts a manifest, index or artifact manifest under the reference's tag, or under its digest if there is none.
@@ -124,17 +125,16 @@ impl Registry {
             .ask(reference, &what, Method::PUT, &path, Access::Push)?
             .header(header::CONTENT_TYPE, media_type)
             .body(bytes.to_vec());
-        let answer = self.call(&ask, BODY_LIMIT).await?;
-        let told = answer
-            .header("docker-content-digest")
-            .map(str::parse::<Digest>);
-        match told {
-            Some(Ok(found)) if found != digest => Err(RegistryError::WrongDigest {
-                what,
-                expected: digest,
-                found,
-            }),
-            _ => Ok(answer),
+        let mut waits = self.waits().at_most(RESENT);
+        loop {
+            let answer = self.call(&ask, BODY_LIMIT).await?;
+            match told(&answer) {
+                // What was damaged on its way stands under a tag now: it has to be replaced.
+                Some(found) if found != digest => {
+                    waits.pause(wrong(what.clone(), digest, found)).await?;
+                }
+                _ => return Ok(answer),
+            }
         }
     }
 
@@ -187,6 +187,18 @@ impl Registry {
         let what = format!("deleting {what}");
         let ask = self.ask(reference, &what, Method::DELETE, &path, Access::Delete)?;
         self.call(&ask, BODY_LIMIT).await.map(drop)
+    }
+}
+
+fn told(answer: &Answer) -> Option<Digest> {
+    answer.header("docker-content-digest")?.parse().ok()
+}
+
+fn wrong(what: String, expected: Digest, found: Digest) -> RegistryError {
+    RegistryError::WrongDigest {
+        what,
+        expected,
+        found,
     }
 }
 

@@ -63,6 +63,12 @@ impl Waits {
         }
     }
 
+    /// The same with at most so many attempts.
+    pub fn at_most(mut self, attempts: u32) -> Self {
+        self.patience.attempts = self.patience.attempts.min(attempts);
+        self
+    }
+
     /// Something was reached: the failures before it do not count any more.
     pub fn progress(&mut self) {
         self.failures = 0;
