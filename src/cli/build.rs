@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::lock::LockedFlag;
 use super::output::{self, size};
 use super::pipeline::building::{Builder, Built};
-use super::pipeline::locking;
+use super::pipeline::{locking, records};
 use crate::digest::Digest;
 use crate::http::Http;
 use crate::image::Image;
@@ -149,6 +149,7 @@ pub fn images_for(
     }
     let before = current.lock.clone();
     let builder = Builder::new(context, store, http)?;
+    let state = store.state()?;
     let mut all = Vec::new();
     for image in &manifest.images {
         let Some(content) = current
@@ -165,14 +166,29 @@ pub fn images_for(
             if current.lock != before && !locked.locked {
                 context.write_lock(&current.lock)?;
             }
+            let built = built?;
+            records::remember(
+                &state,
+                image,
+                content,
+                &current.lock,
+                &built.image,
+                now_ms(),
+            )?;
             all.push(Named {
                 name: image.name.value.clone(),
-                built: built?,
+                built,
             });
         }
     }
-    store.state()?.put_root(&context.lock_root())?;
+    state.put_root(&context.lock_root())?;
     Ok(all)
+}
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// Says that the lock was written, and what moved in it.

@@ -6,5 +6,6 @@ pub mod content;
 pub mod locking;
 pub mod places;
 pub mod publishing;
+pub mod records;
 pub mod sandbox;
 pub mod trees;
