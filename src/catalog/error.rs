@@ -103,8 +103,6 @@ impl Explain for CatalogError {
             Self::Registry(error) => error.kind(),
             Self::Reference(error) => error.kind(),
             Self::Store(error) => error.kind(),
-            Self::Query { .. } | Self::Token(_) => Kind::Usage,
-            Self::Index { .. } | Self::OtherIndex { .. } | Self::Interrupted => Kind::Unavailable,
             Self::Materialise(error) => error.kind(),
             Self::Layer { .. } => Kind::Unavailable,
             Self::NotPushed { .. } => Kind::NotFound,
@@ -114,6 +112,8 @@ impl Explain for CatalogError {
             | Self::OtherImage { .. }
             | Self::Malformed { .. }
             | Self::WrongDigest { .. } => Kind::Refused,
+            Self::Query { .. } | Self::Token(_) => Kind::Usage,
+            Self::Index { .. } | Self::OtherIndex { .. } | Self::Interrupted => Kind::Unavailable,
         }
     }
 

@@ -30,7 +30,7 @@ pub use record::{
     Accounts, BaseRecord, Keys, LayerRecord, OsRequest, PackageRecord, Record, RecordLayer,
     RequestRecord,
 };
+pub use signing::{SecretKey, SecretKeyError};
 pub use sync::{Synced, put_local};
 pub use token::PageToken;
-pub use signing::{SecretKey, SecretKeyError};
 pub use trust::{Belief, LayerStatement, Signature, Statement, Trust};

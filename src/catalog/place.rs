@@ -75,6 +75,11 @@ impl Place {
         &self.root.host
     }
 
+    /// The repository that the node names.
+    pub fn root(&self) -> &Reference {
+        &self.root
+    }
+
     /// The repository of the image with this declared name.
     pub fn image(&self, name: &str) -> Reference {
         match self.layout {

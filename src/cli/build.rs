@@ -2,16 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::context::Context;
 use super::failure::Failure;
-use super::lock::LockedFlag;
 use super::output::{self, size};
-use super::pipeline::building::{Builder, Built};
-use super::pipeline::{locking, records};
+use super::pipeline::building::{Builder, Built, Work};
+use super::pipeline::materialise::Need;
+use super::pipeline::substitute::{Claim, Substitutes};
+use super::pipeline::{locking, places, records, verify};
+use super::substitution::{BuildFlags, Wish};
+use crate::catalog::{Catalog, Trust};
+use crate::diagnostic::Kind;
 use crate::digest::Digest;
 use crate::http::Http;
 use crate::image::Image;
@@ -25,7 +29,10 @@ pub struct Arguments {
     /// Images to build; default: all
     images: Vec<String>,
     #[command(flatten)]
-    locked: LockedFlag,
+    flags: BuildFlags,
+    /// Build everything in full and compare it with what the registry has of the same keys; exit code 7 if it differs
+    #[arg(long, conflicts_with = "no_substitute")]
+    verify_substitutes: bool,
     /// Print where the time went
     #[arg(long)]
     timings: bool,
@@ -59,8 +66,25 @@ pub struct BuiltDocument {
     pub new_bytes: u64,
     /// Whether this call made it.
     pub built: bool,
+    /// The set key: what the lock pins and the manifest configures.
+    pub set: Digest,
+    /// What of it was believed instead of made here; absent if nothing was.
+    pub substituted: Option<SubstitutedDocument>,
+    /// Bytes of layers that were pulled for it.
+    pub pulled_bytes: u64,
     /// Where the time went.
     pub timings: Vec<Timing>,
+}
+
+/// What of an image was believed instead of made here.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+pub struct SubstitutedDocument {
+    /// The repository that has the bytes.
+    pub repository: String,
+    /// Why it is believed.
+    pub because: Vec<String>,
+    /// Whether it is the whole image; else some of its layers.
+    pub whole: bool,
 }
 
 /// One stage's time.
@@ -86,14 +110,11 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
     let manifest = context.manifest()?;
     let store = context.store()?;
     let http = context.http()?;
-    let built = images(
-        context,
-        &store,
-        &http,
-        &manifest,
-        &arguments.images,
-        arguments.locked,
-    )?;
+    let wish = Wish {
+        verify: arguments.verify_substitutes,
+        ..Wish::new(arguments.flags, Need::Name)
+    };
+    let built = images(context, &store, &http, &manifest, &arguments.images, &wish)?;
     let document = BuildDocument {
         images: built.iter().map(document).collect(),
     };
@@ -119,20 +140,7 @@ pub fn images(
     http: &Http,
     manifest: &Manifest,
     names: &[String],
-    locked: LockedFlag,
-) -> Result<Vec<Named>, Failure> {
-    images_for(context, store, http, manifest, names, &[], locked)
-}
-
-/// As [`images`], for these platforms only; all, if none is given.
-pub fn images_for(
-    context: &Context,
-    store: &Store,
-    http: &Http,
-    manifest: &Manifest,
-    names: &[String],
-    platforms: &[Platform],
-    locked: LockedFlag,
+    wish: &Wish,
 ) -> Result<Vec<Named>, Failure> {
     let wanted: BTreeSet<&str> = context
         .select(manifest, names)?
@@ -140,6 +148,7 @@ pub fn images_for(
         .map(|image| image.name.as_str())
         .collect();
     let previous = context.lock()?;
+    let locked = wish.flags.locked;
     let mode = locked.mode();
     let stage = locking::bring_up_to_date(context, store, http, manifest, previous.as_ref(), &mode);
     let mut current = context.wait(stage)?;
@@ -148,7 +157,19 @@ pub fn images_for(
         tell(context, previous.as_ref(), &current.lock);
     }
     let before = current.lock.clone();
-    let builder = Builder::new(context, store, http)?;
+    let flags = wish.flags.substitution;
+    let substitutes = Substitutes::new(context, store, http, manifest, flags)?;
+    let verifier = match wish.verify {
+        true => Some(verifier(context, http, manifest)?),
+        false => None,
+    };
+    let work = match (wish.verify, flags.no_substitute) {
+        (true, _) => Work::New,
+        (false, true) => Work::Own,
+        (false, false) => Work::Any,
+    };
+    let trust = places::trust(manifest, flags.trust_registry);
+    let builder = Builder::new((context, store, http), work, trust.clone(), substitutes)?;
     let state = store.state()?;
     let mut all = Vec::new();
     for image in &manifest.images {
@@ -160,21 +181,23 @@ pub fn images_for(
             continue;
         };
         let declared = image.platforms.iter();
-        for platform in declared.filter(|one| platforms.is_empty() || platforms.contains(one)) {
-            let built = context.wait(builder.build(image, *platform, content, &mut current.lock));
+        for platform in declared.filter(|one| wish.only.is_empty() || wish.only.contains(one)) {
+            let need = match wish.platform {
+                Some(wanted) if wanted != *platform => Need::Name,
+                _ => wish.need,
+            };
+            let building = builder.build(image, *platform, content, need, &mut current.lock);
+            let built = context.wait(building);
             // Diff IDs learned so far are kept also when a later image fails.
             if current.lock != before && !locked.locked {
                 context.write_lock(&current.lock)?;
             }
             let built = built?;
-            records::remember(
-                &state,
-                image,
-                content,
-                &current.lock,
-                &built.image,
-                now_ms(),
-            )?;
+            let made = (&built.image, built.set);
+            records::remember(&state, image, content, &current.lock, made)?;
+            if let Some(catalog) = &verifier {
+                verify(context, catalog, &trust, &image.name.value, &built)?;
+            }
             all.push(Named {
                 name: image.name.value.clone(),
                 built,
@@ -185,10 +208,33 @@ pub fn images_for(
     Ok(all)
 }
 
-/// Milliseconds since 1970.
-pub fn now_ms() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(i64::MAX))
+/// The registry that `--verify-substitutes` compares with.
+fn verifier(context: &Context, http: &Http, manifest: &Manifest) -> Result<Catalog, Failure> {
+    places::lookup(context, http, manifest)?.ok_or_else(|| {
+        Failure::plain(
+            Kind::Usage,
+            "the manifest declares no registry to compare with",
+            "declare one: registry \"HOST/REPOSITORY\"",
+        )
+    })
+}
+
+fn verify(
+    context: &Context,
+    catalog: &Catalog,
+    trust: &Trust,
+    name: &str,
+    built: &Built,
+) -> Result<(), Failure> {
+    let agreeing = context.wait(verify::agreeing(catalog, &trust.keys, name, built))?;
+    context.progress.note(&match agreeing {
+        0 => format!(
+            "{name}: {} has nothing to compare with",
+            catalog.place().root()
+        ),
+        _ => format!("{name}: {} has the same", catalog.place().root()),
+    });
+    Ok(())
 }
 
 /// Says that the lock was written, and what moved in it.
@@ -218,10 +264,11 @@ pub fn one(
     http: &Http,
     name: &str,
     platform: Option<Platform>,
-    locked: LockedFlag,
+    wish: Wish,
 ) -> Result<Image, Failure> {
     let manifest = context.manifest()?;
-    let built = images(context, store, http, &manifest, &[name.to_owned()], locked)?;
+    let wish = Wish { platform, ..wish };
+    let built = images(context, store, http, &manifest, &[name.to_owned()], &wish)?;
     let mut images = built.into_iter().map(|named| named.built.image);
     let found = match platform {
         Some(platform) => images.find(|image| image.platform == platform),
@@ -229,7 +276,7 @@ pub fn one(
     };
     found.ok_or_else(|| {
         Failure::plain(
-            crate::diagnostic::Kind::NotFound,
+            Kind::NotFound,
             format!("image `{name}` is not declared for that platform"),
             "add it to the image's `platform` node",
         )
@@ -250,6 +297,9 @@ fn document(named: &Named) -> BuiltDocument {
         compressed_bytes: image.layers.iter().map(|layer| layer.size).sum(),
         new_bytes: built.new_bytes,
         built: built.fresh,
+        set: built.set,
+        substituted: built.claim.as_ref().map(substituted),
+        pulled_bytes: built.pulled_bytes,
         timings: built
             .timings
             .iter()
@@ -261,6 +311,14 @@ fn document(named: &Named) -> BuiltDocument {
     }
 }
 
+fn substituted(claim: &Claim) -> SubstitutedDocument {
+    SubstitutedDocument {
+        repository: claim.repository.clone(),
+        because: claim.beliefs.iter().map(ToString::to_string).collect(),
+        whole: claim.whole,
+    }
+}
+
 fn text(image: &BuiltDocument) -> String {
     let sizes = format!(
         "{} layers, {} unpacked, {} compressed",
@@ -268,13 +326,26 @@ fn text(image: &BuiltDocument) -> String {
         size(image.unpacked_bytes),
         size(image.compressed_bytes)
     );
-    let news = if image.built {
-        format!("{} new", size(image.new_bytes))
-    } else {
-        "already built".into()
+    let news = match (&image.substituted, image.built) {
+        (_, true) => format!("{} new", size(image.new_bytes)),
+        (Some(substituted), false) => format!(
+            "substituted from {} ({}), {} of layers pulled",
+            substituted.repository,
+            substituted.because.join(", "),
+            size(image.pulled_bytes)
+        ),
+        (None, false) => "already built".into(),
+    };
+    let layers = match &image.substituted {
+        Some(substituted) if image.built => format!(
+            "\n  OS layers from {} ({})",
+            substituted.repository,
+            substituted.because.join(", ")
+        ),
+        _ => String::new(),
     };
     format!(
-        "{} {} {}\n  {sizes}, {news}",
+        "{} {} {}\n  {sizes}, {news}{layers}",
         image.name, image.platform, image.digest
     )
 }

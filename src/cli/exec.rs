@@ -7,8 +7,9 @@ use super::build;
 use super::context::Context;
 use super::failure::Failure;
 use super::interrupt::Graceful;
-use super::lock::LockedFlag;
+use super::pipeline::materialise::Need;
 use super::pipeline::trees;
+use super::substitution::{BuildFlags, Wish};
 use crate::diagnostic::Kind;
 use crate::manifest::Resources;
 use crate::runtime::{
@@ -24,7 +25,7 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value = "none")]
     network: NetworkFlag,
     #[command(flatten)]
-    locked: LockedFlag,
+    flags: BuildFlags,
     /// The command and its arguments; its standard input is empty
     #[arg(last = true, required = true)]
     command: Vec<String>,
@@ -60,7 +61,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
         &http,
         &arguments.image,
         None,
-        arguments.locked,
+        Wish::new(arguments.flags, Need::Trees),
     )?;
     let lower = trees::unpack_all(context, &store, &image.layers)?;
     let settings = image.settings()?;

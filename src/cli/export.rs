@@ -9,8 +9,9 @@ use super::build;
 use super::context::Context;
 use super::failure::Failure;
 use super::interrupt::{Graceful, Watched};
-use super::lock::LockedFlag;
 use super::output;
+use super::pipeline::materialise::Need;
+use super::substitution::{BuildFlags, Wish};
 use crate::diagnostic::Kind;
 use crate::digest::Digest;
 use crate::image::{DockerArchive, Image, OciArchive, StoreSource, export_layout, write_file};
@@ -26,7 +27,7 @@ pub struct Arguments {
     #[arg(long)]
     name: Option<String>,
     #[command(flatten)]
-    locked: LockedFlag,
+    flags: BuildFlags,
 }
 
 #[derive(Debug, clap::Args)]
@@ -58,7 +59,8 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
     let store = context.store()?;
     let http = context.http()?;
     let wanted = [arguments.image.clone()];
-    let built = build::images(context, &store, &http, &manifest, &wanted, arguments.locked)?;
+    let wish = Wish::new(arguments.flags, Need::Bytes);
+    let built = build::images(context, &store, &http, &manifest, &wanted, &wish)?;
     let images: Vec<Image> = built.into_iter().map(|named| named.built.image).collect();
     let stored = StoreSource::new(&store);
     let source = Watched {

@@ -7,8 +7,9 @@ use serde::Serialize;
 use super::build;
 use super::context::Context;
 use super::failure::Failure;
-use super::lock::LockedFlag;
 use super::output;
+use super::pipeline::materialise::Need;
+use super::substitution::{BuildFlags, Wish};
 use crate::diagnostic::Kind;
 use crate::digest::Digest;
 use crate::image::{Engine, EngineKind, StoreSource, load};
@@ -29,7 +30,7 @@ pub struct Arguments {
     #[arg(long)]
     platform: Option<String>,
     #[command(flatten)]
-    locked: LockedFlag,
+    flags: BuildFlags,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -58,7 +59,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
         &http,
         &arguments.image,
         platform,
-        arguments.locked,
+        Wish::new(arguments.flags, Need::Bytes),
     )?;
     let kind = match arguments.into {
         Some(Into::Docker) => EngineKind::Docker,

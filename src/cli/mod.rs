@@ -25,6 +25,7 @@ mod record;
 mod schema;
 mod show;
 mod sign;
+mod substitution;
 mod test;
 mod why;
 

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -10,17 +9,21 @@ use super::build::{self, Named};
 use super::context::Context;
 use super::failure::{ErrorBody, Failure};
 use super::interrupt::Watched;
-use super::lock::LockedFlag;
 use super::output::{self, size};
 use super::pipeline::content::{self, Content};
+use super::pipeline::materialise::Need;
 use super::pipeline::places;
 use super::pipeline::publishing::{self, Sources};
+use super::pipeline::records::now_ms;
+use super::pipeline::substitute::Claim;
+use super::substitution::{BuildFlags, Wish};
 use crate::catalog::publish::{Edition, Publication, Publisher, Pushed, Traffic, Uploads};
-use crate::catalog::{Catalog, SecretKey};
+use crate::catalog::{Belief, Catalog, SecretKey};
 use crate::diagnostic::Kind;
 use crate::http::Http;
 use crate::image::StoreSource;
 use crate::manifest::{ImageRequest, Manifest, Platform};
+use crate::registry::Reference;
 
 /// Flags of `push`.
 #[derive(Debug, clap::Args)]
@@ -39,7 +42,7 @@ pub struct Arguments {
     #[arg(long, value_name = "KEYFILE", env = "IMAGEWRIGHT_SIGNING_KEY")]
     sign: Option<PathBuf>,
     #[command(flatten)]
-    locked: LockedFlag,
+    flags: BuildFlags,
 }
 
 /// Where to.
@@ -105,22 +108,22 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
     let catalogs = catalogs(context, &http, &manifest, &arguments.target)?;
     let lookup = places::lookup(context, &http, &manifest)?;
     let store = context.store()?;
-    let built = build::images_for(
-        context,
-        &store,
-        &http,
-        &manifest,
-        &arguments.images,
-        &arguments.platform,
-        arguments.locked,
-    )?;
+    let wish = Wish {
+        only: arguments.platform.clone(),
+        ..Wish::new(arguments.flags, Need::Name)
+    };
+    let built = build::images(context, &store, &http, &manifest, &arguments.images, &wish)?;
     let lock = context.lock()?.unwrap_or_default();
     let sources = Sources {
         progress: &*context.progress,
         store: &store,
         lock: &lock,
         lookup: lookup.as_ref(),
+        holders: &holders(lookup.as_ref(), &built),
     };
+    if signer.is_some() {
+        vouched(&built)?;
+    }
     let prepared = prepare(context, &manifest, &built)?;
     let stored = StoreSource::new(&store);
     let publisher = Publisher {
@@ -172,6 +175,34 @@ pub fn catalogs(
         ));
     }
     Ok(found)
+}
+
+/// Repositories that have what was believed instead of made.
+fn holders(lookup: Option<&Catalog>, built: &[Named]) -> Vec<Reference> {
+    let claims = built.iter().filter_map(|named| named.built.claim.as_ref());
+    let mut holders: Vec<Reference> = claims.filter_map(Claim::repository).collect();
+    holders.extend(lookup.map(|lookup| lookup.place().cache()));
+    holders.sort();
+    holders.dedup();
+    holders
+}
+
+/// Nobody signs what only the registry says.
+fn vouched(built: &[Named]) -> Result<(), Failure> {
+    for named in built {
+        let mut beliefs = named.built.claim.iter().flat_map(|claim| &claim.beliefs);
+        if beliefs.any(|belief| *belief == Belief::Registry) {
+            return Err(Failure::plain(
+                Kind::Refused,
+                format!(
+                    "image `{}` is only what the registry says: it is not signed",
+                    named.name
+                ),
+                "push with --no-substitute, which builds it here; or sign it with `imagewright sign --trust-registry`",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Most bytes of a key file.
@@ -248,7 +279,8 @@ impl Job<'_> {
                 .iter()
                 .map(|named| {
                     let git = image.git.as_deref();
-                    sources.edition(image.request, &image.content, &named.built.image, git)
+                    let found = (&named.built.image, named.built.set);
+                    sources.edition(image.request, &image.content, found, git)
                 })
                 .collect::<Result<Vec<Edition<'_>>, _>>()?;
             let publication = Publication {
@@ -314,11 +346,6 @@ impl Job<'_> {
         }
         first.map_or(Ok(ExitCode::SUCCESS), Err)
     }
-}
-
-fn now_ms() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |now| now.as_millis().try_into().unwrap_or(i64::MAX))
 }
 
 fn text(image: &PushedDocument, dry_run: bool) -> String {

@@ -10,14 +10,13 @@ use serde::Serialize;
 use super::context::Context;
 use super::failure::Failure;
 use super::output;
-use super::pipeline::building::Builder;
+use super::pipeline::building::{Builder, Order, Work};
 use super::pipeline::content;
-use super::pipeline::publishing::{self, Sources};
+use super::pipeline::publishing::Sources;
 use super::push::{self, Target};
 use crate::catalog::publish::{Evidence, Publisher, Signed, ToSign, Uploads};
-use crate::catalog::{Catalog, SecretKey, Wanted};
+use crate::catalog::{Catalog, SecretKey, Trust, Wanted};
 use crate::diagnostic::Kind;
-use crate::digest::Digest;
 use crate::identity::ConfigDocument;
 use crate::image::StoreSource;
 use crate::lock::LockedBase;
@@ -145,10 +144,11 @@ fn sign(context: &Context, arguments: &Arguments) -> Result<SignDocument, Failur
         store: &store,
         lock: &lock,
         lookup: None,
+        holders: &[],
     };
     let job = Job {
         context,
-        builder: Builder::new(context, &store, &http)?,
+        builder: Builder::new((context, &store, &http), Work::Own, Trust::default(), None)?,
         sources: &sources,
         publisher: Publisher {
             store: &store,
@@ -196,8 +196,13 @@ impl Job<'_> {
         let lock = self.sources.lock;
         let locked = self.sources.locked(name, platform)?;
         let content = content::read(self.context, request)?;
-        let set: Digest = publishing::set_key(request, platform, lock, locked, &content);
-        let built = self.builder.built(lock, locked, platform)?;
+        let order = Order {
+            request,
+            platform,
+            content: &content,
+            locked: locked.clone(),
+        };
+        let (set, built) = self.builder.stored(&order, lock)?;
         let extras = match &built {
             Some(image) => self.sources.extras(image, locked),
             None => Vec::new(),

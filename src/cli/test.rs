@@ -12,9 +12,10 @@ use super::context::{Context, unknown};
 use super::failure::Failure;
 use super::interrupt::Graceful;
 use super::load::platform as platform_flag;
-use super::lock::LockedFlag;
 use super::output;
+use super::pipeline::materialise::Need;
 use super::pipeline::{content, trees};
+use super::substitution::{BuildFlags, Wish};
 use crate::diagnostic::{Explain, Kind};
 use crate::image::{Image, Settings};
 use crate::layer::files;
@@ -40,7 +41,7 @@ pub struct Arguments {
     #[arg(long)]
     platform: Option<String>,
     #[command(flatten)]
-    locked: LockedFlag,
+    flags: BuildFlags,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -61,14 +62,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
     for warning in runtime.support().warnings {
         context.progress.warn(&warning);
     }
-    let images = images(
-        context,
-        &store,
-        &manifest,
-        &runs,
-        platform,
-        arguments.locked,
-    )?;
+    let images = images(context, &store, &manifest, &runs, platform, arguments.flags)?;
     let mut jobs = Vec::new();
     for run in &runs {
         if let Some(prepared) = images.get(run.image.as_str()) {
@@ -124,15 +118,19 @@ fn images(
     manifest: &Manifest,
     runs: &[&RunSpec],
     platform: Option<Platform>,
-    locked: LockedFlag,
+    flags: BuildFlags,
 ) -> Result<BTreeMap<String, Prepared>, Failure> {
     let mut names: Vec<String> = runs.iter().map(|run| run.image.value.clone()).collect();
     names.sort();
     names.dedup();
     let wanted = platform.or_else(host_platform);
     let http = context.http()?;
+    let wish = Wish {
+        platform: wanted,
+        ..Wish::new(flags, Need::Trees)
+    };
     let mut prepared = BTreeMap::new();
-    for named in build::images(context, store, &http, manifest, &names, locked)? {
+    for named in build::images(context, store, &http, manifest, &names, &wish)? {
         let image = named.built.image;
         if wanted.is_some_and(|wanted| wanted != image.platform) {
             continue;

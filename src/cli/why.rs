@@ -9,7 +9,7 @@ use super::diff::lines;
 use super::failure::Failure;
 use super::load::platform as platform_flag;
 use super::output;
-use super::pipeline::building::Recorded;
+use super::pipeline::job::Recorded;
 use super::pipeline::content;
 use crate::diagnostic::Kind;
 use crate::digest::Digest;

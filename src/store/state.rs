@@ -25,7 +25,7 @@ pub struct ImageRow {
     pub platform: String,
     /// The request key.
     pub request: Digest,
-    /// Key of everything that decided it: the request, the pins, the emitter's version.
+    /// The set key.
     pub inputs: Digest,
     /// The image key.
     pub key: Digest,
@@ -169,16 +169,14 @@ impl State {
         Ok(found.pop())
     }
 
-    /// The image that was made from these inputs on this platform.
-    pub fn image_by_inputs(
+    /// The images of this set key on this platform, under all names.
+    pub fn images_by_inputs(
         &self,
         inputs: &Digest,
         platform: &str,
-    ) -> Result<Option<ImageRow>, StoreError> {
+    ) -> Result<Vec<ImageRow>, StoreError> {
         let filter = "inputs = ?1 AND platform = ?2";
-        Ok(self
-            .images(filter, params![inputs.to_string(), platform])?
-            .pop())
+        self.images(filter, params![inputs.to_string(), platform])
     }
 
     /// All images, by name.

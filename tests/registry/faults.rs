@@ -498,9 +498,9 @@ fn ending(fault: Option<Fault>) -> Next {
     }
 }
 
-/// The pause before each of a body's pieces that makes half a second of it.
+/// The pause before each of a body's pieces that makes a quarter of a second of it.
 fn drip(length: u64) -> Duration {
-    Duration::from_millis(500) / u32::try_from(length / PIECE as u64 + 10).unwrap_or(u32::MAX)
+    Duration::from_millis(250) / u32::try_from(length / PIECE as u64 + 10).unwrap_or(u32::MAX)
 }
 
 /// Makes the digest in the answer's head another.

@@ -44,14 +44,15 @@ impl Sample {
     pub fn new(seed: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
+        let most = if seed.is_multiple_of(10) {
+            2_000_000
+        } else {
+            300_000
+        };
+        let own = 40_000 + seed * 61_007 % most;
         let layers = vec![
-            layer(&store, "base", 600_000, 1),
-            layer(
-                &store,
-                "own",
-                40_000 + seed * 61_007 % 1_900_000,
-                seed + 1_000,
-            ),
+            layer(&store, "base", 300_000, 1),
+            layer(&store, "own", own, seed + 1_000),
             layer(&store, "shared", 120_000, seed / 8 + 2_000),
             layer(&store, "small", 700, seed + 3_000_000),
         ];
@@ -129,9 +130,10 @@ pub fn catalog(registry: Registry, prefix: &str) -> Catalog {
 
 fn layer(store: &Store, comment: &str, size: u64, seed: u64) -> Layer {
     let mut random = Random(seed);
-    let bytes: Vec<u8> = (0..size / 8)
-        .flat_map(|_| random.next().to_le_bytes())
-        .collect();
+    let mut bytes = Vec::new();
+    while (bytes.len() as u64) < size {
+        bytes.extend_from_slice(&random.next().to_le_bytes());
+    }
     let digest = store.put_blob(&bytes).unwrap();
     Layer {
         key: Digest::of(format!("key of {digest}")),

@@ -1,49 +1,73 @@
-//! Lock → images in the store.
+//! Lock → images: from the store, from somebody who is believed, or made.
 
-use std::cell::RefCell;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::bases;
+use serde::{Deserialize, Serialize};
+
 use super::content::Content;
-use super::sandbox::Dpkg;
-use super::trees;
+use super::job::Job;
+use super::materialise::{self, Need};
+use super::substitute::{Claim, Sought, Substitutes};
+use crate::catalog::Trust;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::diagnostic::Kind;
 use crate::digest::Digest;
 use crate::http::Http;
-use serde::{Deserialize, Serialize};
-
-use crate::identity::{
-    self, CLEANING_VERSION, ConfigDocument, EMITTER_VERSION, FetchDocument, LayerDocument,
-};
-use crate::image::{Image, Parts, assemble};
-use crate::layer::debian::{Built as BuiltOs, DebianRequest, build_base, build_os, known};
-use crate::layer::files::{self, UserParts};
-use crate::layer::{Layer, LayerContent, PinnedWheel, build_wheel_layers, plan};
-use crate::lock::{Lock, LockedBase, LockedDeb, LockedImage};
+use crate::identity::{self, ConfigDocument, SetDocument};
+use crate::image::Image;
+use crate::layer::{Layer, LayerContent};
+use crate::lock::{Lock, LockedBase, LockedImage};
 use crate::manifest::{ImageRequest, Platform};
 use crate::progress::Progress;
-use crate::resolve::base::{BaseImage, read_files};
-use crate::source::debian::{DebSource, fetch_debs};
-use crate::source::{FetchContext, fetch_file, fetch_wheels};
+use crate::registry::RegistryError;
 use crate::store::{ImageRow, State, Store};
 
 /// Where a build's time went: stage and duration, in order.
 pub type Timings = Vec<(String, Duration)>;
 
-/// An image that is in the store now.
+/// An image that is known now.
 #[derive(Debug)]
 pub struct Built {
     /// The image.
     pub image: Image,
-    /// Whether this call made it, or it was there.
+    /// The set key.
+    pub set: Digest,
+    /// Whether this call made it.
     pub fresh: bool,
+    /// What of it was believed instead of made.
+    pub claim: Option<Claim>,
     /// Compressed bytes of layers that the store did not have.
     pub new_bytes: u64,
+    /// Of these, what came from a registry that has the layer.
+    pub pulled_bytes: u64,
     /// Where the time went.
     pub timings: Timings,
+}
+
+/// An image that is wanted.
+#[derive(Clone, Debug)]
+pub struct Order<'a> {
+    /// As the manifest declares it.
+    pub request: &'a ImageRequest,
+    /// For this platform.
+    pub platform: Platform,
+    /// What the project's folder adds.
+    pub content: &'a Content,
+    /// What the lock pins.
+    pub locked: LockedImage,
+}
+
+/// Whose work counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Work {
+    /// That of everybody who is believed.
+    #[default]
+    Any,
+    /// What this store has made.
+    Own,
+    /// What is made now.
+    New,
 }
 
 /// What building works with.
@@ -56,108 +80,177 @@ pub struct Builder<'a> {
     /// The network.
     pub http: &'a Http,
     state: State,
+    work: Work,
+    trust: Trust,
+    substitutes: Option<Substitutes<'a>>,
+}
+
+/// An image as the state keeps it.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    #[serde(flatten)]
+    image: Image,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    claim: Option<Claim>,
 }
 
 impl<'a> Builder<'a> {
-    /// Opens the state.
-    pub fn new(context: &'a Context, store: &'a Store, http: &'a Http) -> Result<Self, Failure> {
+    /// Opens the state. Without `substitutes` nobody is asked.
+    pub fn new(
+        (context, store, http): (&'a Context, &'a Store, &'a Http),
+        work: Work,
+        trust: Trust,
+        substitutes: Option<Substitutes<'a>>,
+    ) -> Result<Self, Failure> {
         Ok(Self {
             state: store.state()?,
             context,
             store,
             http,
+            work,
+            trust,
+            substitutes: substitutes.filter(|_| work == Work::Any),
         })
     }
 
-    /// Builds one image for one platform, or finds it built. Diff IDs of OS layers that are new go into `lock`.
+    /// Finds one image built, takes it from somebody who is believed, or builds it. What is learned by that goes into
+    /// `lock`.
     pub async fn build(
         &self,
         request: &ImageRequest,
         platform: Platform,
         content: &Content,
+        need: Need,
         lock: &mut Lock,
     ) -> Result<Built, Failure> {
         let name = &request.name.value;
-        let found = lock
-            .images
-            .get(name)
-            .and_then(|platforms| platforms.get(&platform))
-            .cloned();
-        let Some(locked) = found else {
-            return Err(Failure::plain(
-                Kind::Bug,
-                format!("the lock lost image `{name}`"),
-                "",
-            ));
+        let platforms = lock.images.get(name);
+        let Some(locked) = platforms.and_then(|all| all.get(&platform)).cloned() else {
+            let message = format!("the lock lost image `{name}`");
+            return Err(Failure::plain(Kind::Bug, message, ""));
         };
-        let begun = Instant::now();
-        let inputs = inputs_key(lock, &locked, platform);
-        if let Some(image) = self.known(&inputs, platform, &locked)? {
-            self.record(name, platform, &locked, inputs, &image)?;
-            return Ok(Built {
-                image,
-                fresh: false,
-                new_bytes: 0,
-                timings: vec![("look up".into(), begun.elapsed())],
-            });
-        }
-        let mut job = Job {
-            builder: self,
+        let order = Order {
             request,
             platform,
             content,
-            lock,
-            locked: &locked,
-            timings: vec![("look up".into(), begun.elapsed())],
-            present: RefCell::default(),
-            documents: RefCell::default(),
+            locked,
         };
-        let (image, os) = job.run().await?;
-        let (timings, present) = (job.timings, job.present.into_inner());
-        let new_bytes = image
-            .layers
-            .iter()
-            .filter(|layer| !present.contains(&layer.digest))
-            .map(|layer| layer.size)
-            .sum();
-        os.note(lock, name, platform, self.context);
-        self.record(name, platform, &locked, inputs, &image)?;
-        Ok(Built {
-            image,
-            fresh: true,
-            new_bytes,
-            timings,
+        let sought = self.sought(&order, lock)?;
+        let mut built = match self.find(&sought).await? {
+            Some(found) => found,
+            None => {
+                let substitutes = self.substitutes.as_ref();
+                self.make(&order, &sought, substitutes, lock).await?
+            }
+        };
+        if let Some(reason) = self.bring(&mut built, need).await? {
+            let note = format!("{reason}; building {name} without it");
+            self.context.progress.note(&note);
+            let known = built.image.digest();
+            built = self.make(&order, &sought, None, lock).await?;
+            if built.image.digest() != known {
+                self.context.progress.warn(&format!(
+                    "{name}: this build is {}, what was known is {known}",
+                    built.image.digest()
+                ));
+            }
+        }
+        self.record(&order, &built)?;
+        self.learn(&order, &built.image, lock);
+        Ok(built)
+    }
+
+    fn sought<'b>(&self, order: &'b Order<'_>, lock: &Lock) -> Result<Sought<'b>, Failure> {
+        let files = &order.content.files.entries;
+        let (request, platform) = (order.request, order.platform);
+        let document = SetDocument::new(request, platform, lock, &order.locked, files);
+        let set = identity::key(&document);
+        let text = identity::canonical_json(&document);
+        self.state
+            .put_document(&set, &String::from_utf8_lossy(&text))?;
+        Ok(Sought {
+            name: &order.request.name.value,
+            platform,
+            set,
+            config: ConfigDocument::new(&request.config),
+            locked: &order.locked,
         })
     }
 
-    /// The image that was built from these inputs, if all its layers can still be streamed.
-    fn known(
-        &self,
-        inputs: &Digest,
-        platform: Platform,
-        locked: &LockedImage,
-    ) -> Result<Option<Image>, Failure> {
-        let row = self.state.image_by_inputs(inputs, &platform.to_string())?;
-        let image = row.and_then(|row| serde_json::from_str::<Image>(&row.document).ok());
-        let expected = expected_diff_ids(locked);
-        Ok(image.filter(|image| {
-            image.layers.iter().all(|layer| self.has(layer))
-                && expected
-                    .iter()
-                    .all(|wanted| image.layers.iter().any(|layer| layer.diff_id == *wanted))
+    /// The image as the store or somebody who is believed has it; at best the one that the lock names.
+    async fn find(&self, sought: &Sought<'_>) -> Result<Option<Built>, Failure> {
+        let begun = Instant::now();
+        let stored = self.known(sought)?;
+        let wanted = sought.locked.digest;
+        let fits = |stored: &Stored| wanted.is_none_or(|wanted| wanted == stored.image.digest());
+        let fits = stored.as_ref().is_some_and(fits);
+        let taken = match &self.substitutes {
+            Some(substitutes) if !fits => substitutes.image(sought).await?,
+            _ => None,
+        };
+        let taken = taken.map(|(image, claim)| Stored {
+            image,
+            claim: Some(claim),
+        });
+        Ok(taken.or(stored).map(|Stored { image, claim }| Built {
+            image,
+            set: sought.set,
+            fresh: false,
+            claim,
+            new_bytes: 0,
+            pulled_bytes: 0,
+            timings: vec![("look up".into(), begun.elapsed())],
         }))
     }
 
-    /// The image of `locked`, if this store has built it itself.
-    pub fn built(
+    /// The set key of an image, and the image if the work that counts has made it before. Nobody else is asked.
+    pub fn stored(
         &self,
+        order: &Order<'_>,
         lock: &Lock,
-        locked: &LockedImage,
-        platform: Platform,
-    ) -> Result<Option<Image>, Failure> {
-        let found = self.known(&inputs_key(lock, locked, platform), platform, locked)?;
-        let here = |layer: &Layer| layer.content != LayerContent::Registry;
-        Ok(found.filter(|image| image.layers.iter().all(here)))
+    ) -> Result<(Digest, Option<Image>), Failure> {
+        let sought = self.sought(order, lock)?;
+        let found = self.known(&sought)?;
+        Ok((sought.set, found.map(|stored| stored.image)))
+    }
+
+    /// The image of a set that this store has: what the lock names first, else whichever. All its layers can be
+    /// streamed or pulled, and what was believed of it is believed still.
+    fn known(&self, sought: &Sought<'_>) -> Result<Option<Stored>, Failure> {
+        let rows = self
+            .state
+            .images_by_inputs(&sought.set, &sought.platform.to_string())?;
+        let images = rows
+            .iter()
+            .filter_map(|row| serde_json::from_str::<Stored>(&row.document).ok());
+        let mut images: Vec<Stored> = images
+            .map(|stored| self.settled(stored))
+            .filter(|stored| self.counts(stored, sought))
+            .collect();
+        images.sort_by_key(|stored| Some(stored.image.digest()) == sought.locked.digest);
+        Ok(images.pop())
+    }
+
+    fn settled(&self, mut stored: Stored) -> Stored {
+        for layer in &mut stored.image.layers {
+            *layer = materialise::settled(self.store, layer);
+        }
+        stored
+    }
+
+    fn counts(&self, stored: &Stored, sought: &Sought<'_>) -> bool {
+        let Stored { image, claim } = stored;
+        let ours = match (claim, self.work) {
+            (_, Work::New) | (Some(_), Work::Own) => false,
+            (None, _) => true,
+            (Some(claim), Work::Any) => {
+                let locked = sought.locked.digest == Some(image.digest())
+                    || (!claim.whole && sought.pins_os_layers());
+                let still = |belief| self.trust.still(belief, locked);
+                claim.beliefs.iter().all(still)
+            }
+        };
+        ours && sought.has_os_layers(image) && image.layers.iter().all(|layer| self.has(layer))
     }
 
     fn has(&self, layer: &Layer) -> bool {
@@ -169,534 +262,127 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn record(
+    async fn make(
         &self,
-        name: &str,
-        platform: Platform,
-        locked: &LockedImage,
-        inputs: Digest,
-        image: &Image,
-    ) -> Result<(), Failure> {
-        let document = serde_json::to_string(image).map_err(|error| {
+        order: &Order<'_>,
+        sought: &Sought<'_>,
+        substitutes: Option<&Substitutes<'_>>,
+        lock: &Lock,
+    ) -> Result<Built, Failure> {
+        let tools = (self.context, self.store, self.http, &self.state);
+        let made = Job::new(tools, substitutes, order, lock).run().await?;
+        let cache = substitutes.map(|substitutes| substitutes.catalog().place().cache());
+        let claim = cache.filter(|_| !made.beliefs.is_empty());
+        Ok(Built {
+            image: made.image,
+            set: sought.set,
+            fresh: true,
+            claim: claim.map(|cache| Claim {
+                beliefs: made.beliefs,
+                repository: cache.to_string(),
+                whole: false,
+            }),
+            new_bytes: made.new_bytes,
+            pulled_bytes: made.pulled_bytes,
+            timings: made.timings,
+        })
+    }
+
+    /// Brings what `need` demands of the image's layers into the store; or tells why it cannot be had.
+    async fn bring(&self, built: &mut Built, need: Need) -> Result<Option<String>, Failure> {
+        let lacks = |layer: &Layer| materialise::lacks(self.store, layer, need);
+        if !built.image.layers.iter().any(lacks) {
+            return Ok(None);
+        }
+        let Some(substitutes) = &self.substitutes else {
+            let reason = "layers are in a registry only, and there is none to pull them from";
+            return Ok(Some(reason.into()));
+        };
+        let begun = Instant::now();
+        let (context, store) = (self.context, self.store);
+        let registry = substitutes.registry();
+        let claimed = built.claim.as_ref().and_then(Claim::repository);
+        let repositories: Vec<_> = claimed.into_iter().collect();
+        let layers = &built.image.layers;
+        let pulled =
+            materialise::layers(context, store, registry, &repositories, layers, need).await;
+        match pulled {
+            Ok((layers, bytes)) => {
+                built.image.layers = layers;
+                built.new_bytes += bytes;
+                built.pulled_bytes += bytes;
+                built.timings.push(("pull".into(), begun.elapsed()));
+                Ok(None)
+            }
+            Err(error @ RegistryError::Store(_)) => Err(error.into()),
+            Err(error) => Ok(Some(error.to_string())),
+        }
+    }
+
+    fn record(&self, order: &Order<'_>, built: &Built) -> Result<(), Failure> {
+        let mut image = built.image.clone();
+        let claim = built.claim.clone();
+        if claim.as_ref().is_some_and(|claim| claim.whole) {
+            // What of it is here is seen each time anew; what is not can be pulled.
+            for layer in &mut image.layers {
+                layer.content = LayerContent::Registry;
+            }
+        }
+        let stored = Stored { image, claim };
+        let document = serde_json::to_string(&stored).map_err(|error| {
             Failure::plain(Kind::Bug, format!("cannot record the image: {error}"), "")
         })?;
         let row = ImageRow {
-            name: name.into(),
-            platform: platform.to_string(),
-            request: locked.request,
-            inputs,
-            key: image.key,
-            digest: image.digest(),
+            name: order.request.name.value.clone(),
+            platform: order.platform.to_string(),
+            request: order.locked.request,
+            inputs: built.set,
+            key: built.image.key,
+            digest: built.image.digest(),
             document,
         };
         Ok(self.state.put_image(&row)?)
     }
-}
 
-/// Everything that decides an image: what the request key does not say is in the locked image.
-fn inputs_key(lock: &Lock, locked: &LockedImage, platform: Platform) -> Digest {
-    let wheels: Vec<_> = locked
-        .wheels
-        .iter()
-        .filter_map(|file| Some(lock.wheels.get(file)?.sha256))
-        .collect();
-    let debs = |ids: &[String]| -> Vec<Digest> {
-        ids.iter()
-            .filter_map(|id| Some(lock.debs.get(id)?.sha256))
-            .collect()
-    };
-    let base = match &locked.base {
-        LockedBase::From { digest, .. } => serde_json::json!({ "from": digest }),
-        LockedBase::Debian {
-            epoch, debs: base, ..
-        } => serde_json::json!({ "debs": debs(base), "epoch": epoch }),
-    };
-    let python = &locked.python;
-    identity::key(&serde_json::json!({
-        "v": 1, "emitter": EMITTER_VERSION, "cleaning": CLEANING_VERSION, "program": env!("CARGO_PKG_VERSION"),
-        "platform": platform, "request": locked.request, "base": base, "wheels": wheels, "debs": debs(&locked.debs),
-        "python": [python.path, python.full],
-    }))
-}
-
-fn expected_diff_ids(locked: &LockedImage) -> Vec<Digest> {
-    let base = match &locked.base {
-        LockedBase::Debian { diff_id, .. } => *diff_id,
-        LockedBase::From { .. } => None,
-    };
-    base.into_iter().chain(locked.os_diff_id).collect()
-}
-
-/// What was learned about OS layers.
-#[derive(Debug, Default)]
-struct OsLayers {
-    base: Option<BuiltOs>,
-    own: Option<BuiltOs>,
-}
-
-impl OsLayers {
-    /// First diff IDs go into the lock; one that differs from the lock's is told and not swapped in.
-    fn note(&self, lock: &mut Lock, name: &str, platform: Platform, context: &Context) {
-        for built in [&self.base, &self.own].into_iter().flatten() {
-            if let Some(first) = built.differs_from {
-                context.progress.warn(&format!(
-                    "{}: this build of the OS layer is {}, the recorded one {first}: its maintainer scripts are not \
-                     reproducible",
-                    built.layer.comment, built.layer.diff_id
-                ));
-            }
-        }
-        let base_request = match lock
-            .images
-            .get(name)
-            .and_then(|all| all.get(&platform))
-            .map(|image| &image.base)
+    /// First digests and diff IDs go into the lock; what differs from the lock is told and not swapped in.
+    fn learn(&self, order: &Order<'_>, image: &Image, lock: &mut Lock) {
+        let name = &order.request.name.value;
+        let mut os = image.layers[image.base_layers..].iter();
+        if let LockedBase::Debian { request, .. } = &order.locked.base
+            && let Some(base) = os.next()
         {
-            Some(LockedBase::Debian { request, .. }) => Some(*request),
-            _ => None,
+            learn_base(lock, order.platform, request, base.diff_id);
+        }
+        let platforms = lock.images.get_mut(name);
+        let Some(locked) = platforms.and_then(|all| all.get_mut(&order.platform)) else {
+            return;
         };
-        if let (Some(built), Some(key)) = (&self.base, base_request) {
-            let images = lock
-                .images
-                .values_mut()
-                .filter_map(|platforms| platforms.get_mut(&platform));
-            for image in images {
-                if let LockedBase::Debian {
-                    request, diff_id, ..
-                } = &mut image.base
-                    && *request == key
-                {
-                    diff_id.get_or_insert(built.layer.diff_id);
-                }
-            }
+        if !locked.debs.is_empty()
+            && let Some(own) = os.next()
+        {
+            locked.os_diff_id.get_or_insert(own.diff_id);
         }
-        let image = lock
-            .images
-            .get_mut(name)
-            .and_then(|platforms| platforms.get_mut(&platform));
-        if let (Some(built), Some(image)) = (&self.own, image) {
-            image.os_diff_id.get_or_insert(built.layer.diff_id);
-        }
-    }
-}
-
-/// The documents behind a built image's keys; kept under its image key for `why`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Recorded {
-    /// The configuration.
-    pub config: ConfigDocument,
-    /// Each layer above the base with the name that people know it by, lowest first.
-    pub layers: Vec<(LayerDocument, String)>,
-}
-
-struct Job<'a> {
-    builder: &'a Builder<'a>,
-    request: &'a ImageRequest,
-    platform: Platform,
-    content: &'a Content,
-    lock: &'a Lock,
-    locked: &'a LockedImage,
-    timings: Timings,
-    /// Digests of layers that were there before.
-    present: RefCell<Vec<Digest>>,
-    /// What the layers' keys are made of.
-    documents: RefCell<Vec<(LayerDocument, String)>>,
-}
-
-impl Job<'_> {
-    async fn run(&mut self) -> Result<(Image, OsLayers), Failure> {
-        let begun = Instant::now();
-        let base = self.base().await?;
-        self.check_sandbox(base.as_ref())?;
-        let begun = self.lap("base", begun);
-        self.fetch().await?;
-        let begun = self.lap("fetch", begun);
-        let (mut layers, os) = self.os_layers(base.as_ref()).await?;
-        let begun = self.lap("OS layers", begun);
-        let mut small = self.small_layers(base.as_ref(), &layers)?;
-        let python = &self.locked.python;
-        let skeleton = files::skeleton(self.builder.store, python)?;
-        let document = LayerDocument::skeleton(files::python_document(python), &python.path);
-        self.document(document, &skeleton.comment);
-        layers.push(skeleton);
-        let begun = self.lap("small layers", begun);
-        layers.extend(self.wheel_layers(layers.len() + small.len())?);
-        let begun = self.lap("wheel layers", begun);
-        layers.append(&mut small);
-        let image = assemble(Parts {
-            platform: self.platform,
-            base: base.as_ref(),
-            layers,
-            config: &self.request.config,
-        })?;
-        self.builder.store.put_blob(image.config.as_bytes())?;
-        self.builder.store.put_blob(image.manifest.as_bytes())?;
-        self.remember(&image)?;
-        self.lap("assemble", begun);
-        Ok((image, os))
-    }
-
-    fn remember(&self, image: &Image) -> Result<(), Failure> {
-        let recorded = Recorded {
-            config: ConfigDocument::new(&self.request.config),
-            layers: self.documents.borrow().clone(),
-        };
-        if let Ok(text) = serde_json::to_string(&recorded) {
-            self.builder.state.put_document(&image.key, &text)?;
-        }
-        Ok(())
-    }
-
-    fn document(&self, document: LayerDocument, name: &str) {
-        self.documents
-            .borrow_mut()
-            .push((document, name.to_owned()));
-    }
-
-    fn lap(&mut self, stage: &str, begun: Instant) -> Instant {
-        self.timings.push((stage.into(), begun.elapsed()));
-        Instant::now()
-    }
-
-    async fn fetch(&self) -> Result<(), Failure> {
-        let builder = self.builder;
-        let indexes: Vec<(String, String)> = self
-            .request
-            .indexes
-            .iter()
-            .map(|index| (index.name.clone(), index.url.clone()))
-            .collect();
-        let fetching = FetchContext {
-            http: builder.http,
-            store: builder.store,
-            ambient: builder.context.ambient(),
-            indexes: &indexes,
-            project_dir: &builder.context.folder,
-            progress: &*builder.context.progress,
-            jobs: 8,
-        };
-        let wheels: Vec<_> = self
-            .locked
-            .wheels
-            .iter()
-            .filter_map(|file| self.lock.wheels.get_key_value(file))
-            .map(|(file, wheel)| (file.as_str(), wheel))
-            .collect();
-        fetch_wheels(&wheels, &fetching).await?;
-        for fetch in &self.request.fetches {
-            fetch_file(&fetch.to, &fetch.url, &fetch.sha256, &fetching).await?;
-        }
-        Ok(())
-    }
-
-    async fn base(&self) -> Result<Option<BaseImage>, Failure> {
-        let builder = self.builder;
-        match &self.locked.base {
-            LockedBase::Debian { .. } => Ok(None),
-            LockedBase::From { reference, digest } => {
-                let (context, store, http) = (builder.context, builder.store, builder.http);
-                let base = bases::inspect(
-                    context,
-                    store,
-                    http,
-                    reference,
-                    Some(*digest),
-                    self.platform,
-                )
-                .await?;
-                Ok(Some(base))
-            }
-        }
-    }
-
-    /// The Debian base (if the root is one) and the image's own OS packages.
-    async fn os_layers(&self, from: Option<&BaseImage>) -> Result<(Vec<Layer>, OsLayers), Failure> {
-        let mut layers = Vec::new();
-        let mut os = OsLayers::default();
-        let mirror = match &self.locked.base {
-            LockedBase::Debian { mirror, .. } => mirror.as_deref(),
-            LockedBase::From { .. } => None,
-        };
-        if let Some(request) = self.base_request() {
-            let built = self.os_layer(&request, mirror, &[]).await?;
-            layers.push(built.layer.clone());
-            os.base = Some(built);
-        }
-        let below = below(from, &layers);
-        if let Some(request) = self.own_request(from, &below) {
-            let built = self.os_layer(&request, mirror, &below).await?;
-            layers.push(built.layer.clone());
-            os.own = Some(built);
-        }
-        Ok((layers, os))
-    }
-
-    /// Before anything is downloaded: can the OS packages that are not configured yet be configured here?
-    fn check_sandbox(&self, from: Option<&BaseImage>) -> Result<(), Failure> {
-        let store = self.builder.store;
-        let mut layers = Vec::new();
-        let mut missing = false;
-        if let Some(request) = self.base_request() {
-            match known(store, &request.key())? {
-                Some(layer) => layers.push(layer),
-                None => missing = true,
-            }
-        }
-        if let (false, Some(request)) = (missing, self.own_request(from, &below(from, &layers))) {
-            missing = known(store, &request.key())?.is_none();
-        }
-        if missing && self.platform.architecture() == host_architecture() {
-            self.dpkg().check()?;
-        }
-        Ok(())
-    }
-
-    fn dpkg(&self) -> Dpkg {
-        let builder = self.builder;
-        Dpkg::new(
-            builder.store.scratch().path(),
-            builder.context.cancel.clone(),
-        )
-    }
-
-    /// The Debian base, if the root is one.
-    fn base_request(&self) -> Option<DebianRequest<'_>> {
-        let LockedBase::Debian {
-            suite,
-            epoch,
-            debs,
-            diff_id,
-            ..
-        } = &self.locked.base
-        else {
-            return None;
-        };
-        let debs = self.debs(debs);
-        Some(DebianRequest {
-            architecture: self.platform.architecture(),
-            comment: format!("Debian {suite}, {} packages", debs.len()),
-            debs,
-            epoch: *epoch,
-            parents: Vec::new(),
-            expected: *diff_id,
-        })
-    }
-
-    /// The image's own OS packages, if it has any, above the layers `below`.
-    fn own_request(&self, from: Option<&BaseImage>, below: &[Layer]) -> Option<DebianRequest<'_>> {
-        if self.locked.debs.is_empty() {
-            return None;
-        }
-        let debs = self.debs(&self.locked.debs);
-        Some(DebianRequest {
-            architecture: self.platform.architecture(),
-            comment: comment_of(&debs),
-            debs,
-            epoch: match &self.locked.base {
-                LockedBase::Debian { epoch, .. } => *epoch,
-                LockedBase::From { .. } => from.map_or(0, BaseImage::epoch),
-            },
-            parents: below.iter().map(|layer| layer.diff_id).collect(),
-            expected: self.locked.os_diff_id,
-        })
-    }
-
-    fn debs(&self, ids: &[String]) -> Vec<&LockedDeb> {
-        ids.iter().filter_map(|id| self.lock.debs.get(id)).collect()
-    }
-
-    async fn os_layer(
-        &self,
-        request: &DebianRequest<'_>,
-        mirror: Option<&str>,
-        below: &[Layer],
-    ) -> Result<BuiltOs, Failure> {
-        let builder = self.builder;
-        let store = builder.store;
-        self.document(request.document(), &request.comment);
-        let fits = |layer: &Layer| {
-            request
-                .expected
-                .is_none_or(|wanted| wanted == layer.diff_id)
-        };
-        if let Some(layer) = known(store, &request.key())?.filter(fits) {
-            self.present.borrow_mut().push(layer.digest);
-            return Ok(BuiltOs {
-                layer,
-                differs_from: None,
-            });
-        }
-        if request.architecture != host_architecture() {
-            return Err(Failure::plain(
-                Kind::Unavailable,
-                format!(
-                    "OS packages for {} cannot be configured on this {} machine",
-                    request.architecture,
-                    host_architecture()
-                ),
-                "build this platform on a machine of its own architecture, or begin with an image that has the packages (`from`)",
+        let digest = image.digest();
+        let first = *locked.digest.get_or_insert(digest);
+        if first != digest {
+            self.context.progress.warn(&format!(
+                "{name} {}: this build is {digest}, the lock has {first} and keeps it",
+                order.platform
             ));
         }
-        let source = DebSource {
-            http: builder.http,
-            ambient: builder.context.ambient(),
-            store,
-            progress: &*builder.context.progress,
-            mirror,
-        };
-        let dpkg = self.dpkg();
-        dpkg.check()?;
-        fetch_debs(source, &request.debs).await?;
-        let progress = &*builder.context.progress;
-        Ok(if below.is_empty() {
-            build_base(store, &dpkg, request, progress)?
-        } else {
-            let lower: Vec<PathBuf> = trees::unpack_all(builder.context, store, below)?;
-            build_os(store, &dpkg, request, &lower, progress)?
-        })
     }
+}
 
-    /// Layers above the wheels: downloads, project files, the user.
-    fn small_layers(&self, from: Option<&BaseImage>, os: &[Layer]) -> Result<Vec<Layer>, Failure> {
-        let store = self.builder.store;
-        let mut layers = Vec::new();
-        for fetch in &self.request.fetches {
-            let layer = files::fetch(store, fetch)?;
-            let document = FetchDocument {
-                sha256: fetch.sha256,
-                to: fetch.to.clone(),
-                mode: fetch.mode.unwrap_or(FetchDocument::DEFAULT_MODE),
-            };
-            self.document(LayerDocument::fetch(&document), &layer.comment);
-            layers.push(layer);
-        }
-        if let Some(layer) = files::project(store, &self.content.files)? {
-            let entries = self.content.files.entries.clone();
-            self.document(LayerDocument::files(entries), &layer.comment);
-            layers.push(layer);
-        }
-        let (passwd, group) = self.accounts(from, os)?;
-        let config = &self.request.config;
-        let user = config.user.clone().unwrap_or_default();
-        let parts = UserParts {
-            user: &user,
-            workdir: config.workdir.as_deref(),
-            passwd: &passwd,
-            group: &group,
-        };
-        let layer = files::user(store, parts)?;
-        self.document(parts.document(), &layer.comment);
-        layers.push(layer);
-        Ok(layers)
-    }
-
-    /// `/etc/passwd` and `/etc/group` below the user's layer.
-    fn accounts(
-        &self,
-        from: Option<&BaseImage>,
-        os: &[Layer],
-    ) -> Result<(String, String), Failure> {
-        const PATHS: [&str; 2] = ["etc/passwd", "etc/group"];
-        if os.is_empty()
-            && let Some(base) = from
+/// The diff ID of a Debian base, for every image that stands on it.
+fn learn_base(lock: &mut Lock, platform: Platform, key: &Digest, learned: Digest) {
+    let images = lock.images.values_mut();
+    for image in images.filter_map(|platforms| platforms.get_mut(&platform)) {
+        if let LockedBase::Debian {
+            request, diff_id, ..
+        } = &mut image.base
+            && request == key
         {
-            return Ok((base.contents.passwd.clone(), base.contents.group.clone()));
+            diff_id.get_or_insert(learned);
         }
-        let base = from
-            .into_iter()
-            .flat_map(|base| base.layers.iter().map(|layer| layer.digest));
-        let blobs: Vec<Digest> = base.chain(os.iter().map(|layer| layer.digest)).collect();
-        let key = identity::key(&serde_json::json!({ "files": PATHS, "of": blobs, "v": 1 }));
-        let state = &self.builder.state;
-        if let Some(known) = state.document(&key)?
-            && let Ok(known) = serde_json::from_str(&known)
-        {
-            return Ok(known);
-        }
-        let files = read_files(self.builder.store, &blobs, &PATHS)?;
-        let text = |path: &str| {
-            files
-                .get(path)
-                .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
-        };
-        let found = (
-            text(PATHS[0]).unwrap_or_default(),
-            text(PATHS[1]).unwrap_or_default(),
-        );
-        if let Ok(document) = serde_json::to_string(&found) {
-            state.put_document(&key, &document)?;
-        }
-        Ok(found)
-    }
-
-    fn wheel_layers(&self, others: usize) -> Result<Vec<Layer>, Failure> {
-        let builder = self.builder;
-        let wheels: Vec<PinnedWheel> = self
-            .locked
-            .wheels
-            .iter()
-            .filter_map(|file| Some((file, self.lock.wheels.get(file)?)))
-            .map(|(file, wheel)| PinnedWheel {
-                name: wheel.name.clone(),
-                version: wheel.version.clone(),
-                file_name: file.clone(),
-                sha256: wheel.sha256,
-            })
-            .collect();
-        let python = files::python_document(&self.locked.python);
-        let planned = plan(builder.store, &python, &wheels, others)?;
-        for layer in &planned.layers {
-            self.document(layer.document.clone(), &layer.comment);
-        }
-        for warning in &planned.warnings {
-            builder.context.progress.warn(warning);
-        }
-        let before: Vec<bool> = planned
-            .layers
-            .iter()
-            .map(|layer| builder.store.recipe_path(&layer.key).is_file())
-            .collect();
-        let layers = build_wheel_layers(
-            builder.store,
-            &planned.layers,
-            builder.context.jobs(),
-            &*builder.context.progress,
-        )?;
-        let known = layers.iter().zip(before).filter(|(_, known)| *known);
-        self.present
-            .borrow_mut()
-            .extend(known.map(|(layer, _)| layer.digest));
-        Ok(layers)
-    }
-}
-
-/// What OS packages are put upon: the base image's layers, then the ones above it.
-fn below(from: Option<&BaseImage>, above: &[Layer]) -> Vec<Layer> {
-    from.iter()
-        .flat_map(|base| base.layers.iter().map(crate::image::base_layer))
-        .chain(above.iter().cloned())
-        .collect()
-}
-
-/// For the image's history: the packages that a layer of debs adds.
-fn comment_of(debs: &[&LockedDeb]) -> String {
-    let names: Vec<String> = debs
-        .iter()
-        .take(12)
-        .map(|deb| format!("{} {}", deb.package, deb.version))
-        .collect();
-    let more = debs.len().saturating_sub(12);
-    let mut comment = format!("OS packages: {}", names.join(", "));
-    if more > 0 {
-        comment.push_str(&format!(" and {more} more"));
-    }
-    comment
-}
-
-fn host_architecture() -> &'static str {
-    match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
     }
 }

@@ -183,8 +183,7 @@ impl Job<'_> {
             digest: old.digest,
             ..new.clone()
         };
-        let same_wheel =
-            |file: &String| previous.wheels.get(file) == self.lock.wheels.get(file);
+        let same_wheel = |file: &String| previous.wheels.get(file) == self.lock.wheels.get(file);
         let same_deb = |id: &String| previous.debs.get(id) == self.lock.debs.get(id);
         let same = pinned == *old
             && previous.emitter == identity::EMITTER_VERSION

@@ -3,9 +3,14 @@
 pub mod bases;
 pub mod building;
 pub mod content;
+pub mod job;
 pub mod locking;
+pub mod materialise;
+mod os_layers;
 pub mod places;
 pub mod publishing;
 pub mod records;
 pub mod sandbox;
+pub mod substitute;
 pub mod trees;
+pub mod verify;

@@ -11,7 +11,7 @@ use crate::catalog::publish::{Edition, Extras, Facts, Materialise, describe};
 use crate::cli::failure::{Failure, Plain};
 use crate::diagnostic::Kind;
 use crate::digest::Digest;
-use crate::identity::{self, RequestDocument, SetDocument};
+use crate::identity::RequestDocument;
 use crate::image::{Image, sbom};
 use crate::layer::{Layer, LayerContent};
 use crate::lock::{Lock, LockedBase, LockedImage};
@@ -19,7 +19,7 @@ use crate::manifest::tags::{self, GIT_DIGITS};
 use crate::manifest::{ImageRequest, Platform};
 use crate::oci::{Descriptor, ReadError};
 use crate::progress::Progress;
-use crate::registry::Reference;
+use crate::registry::{Reference, RegistryError};
 use crate::store::Store;
 
 /// What every image of one command shares.
@@ -33,6 +33,8 @@ pub struct Sources<'a> {
     pub lock: &'a Lock,
     /// Where layers come from that the store does not have.
     pub lookup: Option<&'a Catalog>,
+    /// Repositories of that registry that have some.
+    pub holders: &'a [Reference],
 }
 
 impl Sources<'_> {
@@ -55,7 +57,7 @@ impl Sources<'_> {
         &self,
         request: &ImageRequest,
         content: &Content,
-        image: &'i Image,
+        (image, set): (&'i Image, Digest),
         git: Option<&str>,
     ) -> Result<Edition<'i>, Failure> {
         let (name, platform) = (&request.name.value, image.platform);
@@ -67,7 +69,7 @@ impl Sources<'_> {
             document: &document,
             lock: self.lock,
             locked,
-            set: set_key(request, platform, self.lock, locked, content),
+            set,
             git,
         })?;
         let licences = sbom::licences(self.store, self.lock, locked);
@@ -87,15 +89,13 @@ impl Sources<'_> {
             LockedBase::From { reference, .. } => reference.parse().ok(),
             LockedBase::Debian { .. } => None,
         };
-        let cache = self.lookup.map(|lookup| lookup.place().cache());
         let layers = image.layers.iter().enumerate();
         let extras = layers.map(|(index, layer)| {
             let base = base.iter().filter(|_| index < image.base_layers);
-            let cache = cache
-                .iter()
-                .filter(|_| layer.content == LayerContent::Registry);
+            let holders = self.holders.iter();
+            let holders = holders.filter(|_| layer.content == LayerContent::Registry);
             Extras {
-                elsewhere: base.chain(cache).cloned().collect(),
+                elsewhere: base.chain(holders).cloned().collect(),
                 ..Extras::default()
             }
         });
@@ -103,38 +103,28 @@ impl Sources<'_> {
     }
 }
 
-/// The set key of an image of the lock.
-pub fn set_key(
-    request: &ImageRequest,
-    platform: Platform,
-    lock: &Lock,
-    locked: &LockedImage,
-    content: &Content,
-) -> Digest {
-    let files = &content.project.files;
-    identity::key(&SetDocument::new(request, platform, lock, locked, files))
-}
-
 impl Materialise for Sources<'_> {
     fn bring<'a>(&'a self, layer: &'a Layer) -> BoxFuture<'a, Result<(), ReadError>> {
         async move {
-            let Some(lookup) = self.lookup else {
-                let missing = Plain::new(
-                    Kind::NotFound,
-                    format!(
-                        "the bytes of the layer `{}` are in no registry that the manifest names",
-                        layer.comment
-                    ),
-                    "declare the `registry` that has them, or build with --no-substitute",
-                );
-                return Err(ReadError::new(missing));
-            };
+            let nowhere = Plain::new(
+                Kind::NotFound,
+                format!(
+                    "the bytes of the layer `{}` are in no registry that the manifest names",
+                    layer.comment
+                ),
+                "declare the `registry` that has them, or push with --no-substitute",
+            );
             let blob = Descriptor::new(&layer.media_type, layer.digest, layer.size);
-            let cache = lookup.place().cache();
-            let pulled = lookup
-                .registry()
-                .blob(&cache, &blob, self.store, self.progress);
-            pulled.await.map_err(ReadError::new)
+            for holder in self.holders {
+                let Some(lookup) = self.lookup else { break };
+                let registry = lookup.registry();
+                let pull = registry.blob(holder, &blob, self.store, self.progress);
+                match pull.await {
+                    Err(RegistryError::NotFound { .. }) => {}
+                    other => return other.map_err(ReadError::new),
+                }
+            }
+            Err(ReadError::new(nowhere))
         }
         .boxed()
     }

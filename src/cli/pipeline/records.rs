@@ -1,7 +1,9 @@
 //! Records: those of this store's own images, and where records are looked for.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use super::content::Content;
-use super::{places, publishing};
+use super::places;
 use crate::catalog::publish::{Facts, describe};
 use crate::catalog::{Catalog, CatalogError, Index, LOCAL, Place, Synced, put_local};
 use crate::cli::context::Context;
@@ -160,14 +162,19 @@ fn tell(context: &Context, synced: &Synced) {
     }
 }
 
+/// Milliseconds since 1970.
+pub fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| now.as_millis().try_into().unwrap_or(i64::MAX))
+}
+
 /// Keeps the record of an image of this store, unless it is the newest of its name already.
 pub fn remember(
     state: &State,
     request: &ImageRequest,
     content: &Content,
     lock: &Lock,
-    image: &Image,
-    now_ms: i64,
+    (image, set): (&Image, Digest),
 ) -> Result<(), Failure> {
     let (name, platform) = (request.name.as_str(), image.platform.to_string());
     let locked = lock.images.get(name);
@@ -184,12 +191,13 @@ pub fn remember(
         document: &document,
         lock,
         locked,
-        set: publishing::set_key(request, image.platform, lock, locked, content),
+        set,
         git: None,
     })?;
-    record.pushed_ms = now_ms;
+    let now = now_ms();
+    record.pushed_ms = now;
     let text = serde_json::to_string(&record).map_err(|error| {
         Failure::plain(Kind::Bug, format!("cannot write a record: {error}"), "")
     })?;
-    Ok(state.put_record((&image.key, &platform, name), now_ms, &text)?)
+    Ok(state.put_record((&image.key, &platform, name), now, &text)?)
 }
