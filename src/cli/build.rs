@@ -15,7 +15,7 @@ use super::pipeline::artifacts::Artifacts;
 use super::pipeline::building::{Builder, Built, Work};
 use super::pipeline::materialise::Need;
 use super::pipeline::substitute::{Claim, Substitutes};
-use super::pipeline::{locking, places, verify};
+use super::pipeline::{locking, places, records, verify};
 use super::substitution::{BuildFlags, Wish};
 use crate::catalog::{Catalog, Trust};
 use crate::diagnostic::Kind;
@@ -188,6 +188,7 @@ pub fn images(
         registry: registry.as_ref(),
     };
     let builder = Builder::new(artifacts, work, trust.clone(), substitutes)?;
+    let state = store.state()?;
     let mut all = Vec::new();
     for image in &manifest.images {
         let Some(content) = current
@@ -210,6 +211,8 @@ pub fn images(
                 context.write_lock(&current.lock)?;
             }
             let built = built?;
+            let made = (&built.image, built.set);
+            records::remember(&state, image, content, &current.lock, made)?;
             if let Some(catalog) = &verifier {
                 verify(context, catalog, &trust, &image.name.value, &built)?;
             }
@@ -223,7 +226,7 @@ pub fn images(
             });
         }
     }
-    store.state()?.put_root(&context.lock_root())?;
+    state.put_root(&context.lock_root())?;
     Ok(all)
 }
 

@@ -12,6 +12,7 @@ mod diff;
 mod exec;
 mod export;
 mod failure;
+mod find;
 mod gc;
 mod init;
 mod interrupt;
@@ -22,6 +23,7 @@ mod metadata;
 mod output;
 mod pipeline;
 mod push;
+mod record;
 mod rm;
 mod schema;
 mod show;
@@ -72,7 +74,9 @@ enum Command {
     Load(load::Arguments),
     /// Execute a command in an image
     Exec(exec::Arguments),
-    /// Show a built-in base or what an image consists of
+    /// Find images by what is in them
+    Find(find::Arguments),
+    /// Show a built-in base, what an image consists of, or what a registry's record says of one
     Show(show::Arguments),
     /// Explain which requirement, artifact or setting changed an image's keys
     Why(why::Arguments),
@@ -139,6 +143,7 @@ fn run(arguments: Arguments, cancel: crate::runtime::Cancel) -> Result<ExitCode,
         Command::Export(arguments) => export::run(&context, &arguments),
         Command::Load(arguments) => load::run(&context, &arguments),
         Command::Exec(arguments) => exec::run(&context, &arguments),
+        Command::Find(arguments) => find::run(&context, &arguments),
         Command::Show(arguments) => show::run(&context, &arguments),
         Command::Why(arguments) => why::run(&context, &arguments),
         Command::Diff(arguments) => diff::run(&context, &arguments),

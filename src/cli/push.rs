@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -17,6 +16,7 @@ use super::pipeline::content::{self, Content};
 use super::pipeline::materialise::Need;
 use super::pipeline::places;
 use super::pipeline::publishing::{self, Sources};
+use super::pipeline::records::now_ms;
 use super::pipeline::substitute::Claim;
 use super::substitution::{BuildFlags, Wish};
 use crate::catalog::publish::{Edition, Publication, Publisher, Pushed, Traffic, Uploads};
@@ -414,11 +414,6 @@ impl Job<'_> {
         }
         first.map_or(Ok(ExitCode::SUCCESS), Err)
     }
-}
-
-fn now_ms() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(0, |now| now.as_millis().try_into().unwrap_or(i64::MAX))
 }
 
 fn text(image: &PushedDocument, dry_run: bool) -> String {

@@ -11,7 +11,8 @@ use super::output;
 /// Flags of `schema`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The command whose output is described, or `base` (of `show base`), or `error`; default: list the names
+    /// The command whose output is described, `base` (of `show base`), `record` (of `show` with a
+    /// record) or `error`; default: list the names
     name: Option<String>,
 }
 
@@ -29,6 +30,8 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("test", schema_for!(crate::report::Report)),
         ("export", schema_for!(super::export::ExportDocument)),
         ("load", schema_for!(super::load::LoadDocument)),
+        ("find", schema_for!(super::find::FindDocument)),
+        ("record", schema_for!(super::record::RecordsDocument)),
         ("base", schema_for!(super::show::BaseDocument)),
         ("show", schema_for!(super::show::ShowDocument)),
         ("why", schema_for!(super::why::WhyDocument)),

@@ -1,4 +1,4 @@
-//! `show`: a built-in base's text, or what an image of the lock consists of.
+//! `show`: a built-in base's text, what an image of the lock consists of, or a record.
 
 use std::process::ExitCode;
 
@@ -7,6 +7,8 @@ use serde::Serialize;
 use super::context::{Context, unknown};
 use super::failure::Failure;
 use super::output;
+use super::pipeline::records::Target;
+use super::record;
 use crate::diagnostic::Kind;
 use crate::digest::Digest;
 use crate::lock::{Lock, LockedBase, LockedImage};
@@ -15,9 +17,11 @@ use crate::manifest::{self, Platform};
 /// Flags of `show`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The word `base` and a built-in base's name, or an image's name
-    #[arg(num_args = 1..=2, required = true, value_names = ["base|IMAGE", "BASE"])]
+    /// The word `base` and a built-in base's name; an image's name; or a digest or key of a record
+    #[arg(num_args = 1..=2, required = true, value_names = ["base|IMAGE|DIGEST|KEY", "BASE"])]
     what: Vec<String>,
+    #[command(flatten)]
+    target: Target,
 }
 
 /// What `show base NAME --json` prints.
@@ -72,6 +76,9 @@ pub struct ShowPackage {
 pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure> {
     match arguments.what.as_slice() {
         [word, name] if word == "base" => base(context, name),
+        [name] if is_record(context, arguments, name)? => {
+            record::run(context, &arguments.target, name)
+        }
         [name] => image(context, name),
         _ => Err(Failure::plain(
             Kind::Usage,
@@ -79,6 +86,17 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
             "for example: imagewright show base tabular",
         )),
     }
+}
+
+/// Whether a record is meant: one place of them is named, it is a digest or key, or what the manifest does not declare.
+fn is_record(context: &Context, arguments: &Arguments, name: &str) -> Result<bool, Failure> {
+    let here = context.global.project.as_os_str() == ".";
+    if arguments.target.is_given() || (here && !context.manifest_path.exists()) {
+        return Ok(true);
+    }
+    let manifest = context.manifest()?;
+    let declared = manifest.image(name).is_some();
+    Ok(!declared && (manifest.registry.is_some() || record::key_digits(name).is_some()))
 }
 
 fn base(context: &Context, name: &str) -> Result<ExitCode, Failure> {

@@ -9,8 +9,8 @@ use super::diff::lines;
 use super::failure::Failure;
 use super::load::platform as platform_flag;
 use super::output;
-use super::pipeline::job::Recorded;
 use super::pipeline::content;
+use super::pipeline::job::Recorded;
 use crate::diagnostic::Kind;
 use crate::digest::Digest;
 use crate::identity::{

@@ -18,7 +18,8 @@ pub use cache::CacheDocument;
 pub use config::{ConfigDocument, ContentDocument, ImageDocument};
 pub use encoding::{DocumentError, MAX_INTEGER, canonical_json, key, read};
 pub use explain::{
-    Difference, KeyKind, LayerComparison, explain, explain_config, explain_content, explain_layers, explain_set,
+    Difference, KeyKind, LayerComparison, explain, explain_config, explain_content, explain_layers,
+    explain_set,
 };
 pub use from_request::{MissingContent, ProjectContent, canonical_url};
 pub use layer::{LayerDocument, PythonDocument, UserDocument, WheelDocument};

@@ -66,7 +66,8 @@ pub fn age(text: &str) -> Result<u64, String> {
     })
 }
 
-const SIZE_HELP: &str = "write an amount of memory such as \"4000MB\" or \"2GiB\" (kB, MB, GB, TB; KiB, MiB, GiB, TiB)";
+const SIZE_HELP: &str =
+    "write an amount of memory such as \"4000MB\" or \"2GiB\" (kB, MB, GB, TB; KiB, MiB, GiB, TiB)";
 
 fn amount(text: &str) -> Result<u64, Mistake> {
     let split = text

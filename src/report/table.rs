@@ -83,7 +83,8 @@ pub fn duration(ms: u64) -> String {
     }
 }
 
-fn align<const N: usize>(rows: &[[String; N]], right: &[usize]) -> String {
+/// Rows in columns; `right` are those that are aligned to the right.
+pub fn align<const N: usize>(rows: &[[String; N]], right: &[usize]) -> String {
     let mut widths = [0; N];
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {

@@ -105,6 +105,9 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS layers (key TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS bases (digest TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS documents (key TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
+    CREATE TABLE IF NOT EXISTS records (
+        key TEXT NOT NULL, platform TEXT NOT NULL, name TEXT NOT NULL, built_ms INTEGER NOT NULL,
+        document TEXT NOT NULL, PRIMARY KEY (key, platform, name)) STRICT;
     CREATE TABLE IF NOT EXISTS roots (path TEXT PRIMARY KEY) STRICT;
     CREATE TABLE IF NOT EXISTS jobs (
         id TEXT PRIMARY KEY, name TEXT NOT NULL, project TEXT NOT NULL, key TEXT NOT NULL,
@@ -203,6 +206,43 @@ impl State {
                     document: row.get(6)?,
                 })
             })
+            .map_err(self.fail())?;
+        rows.collect::<Result<_, _>>().map_err(self.fail())
+    }
+
+    /// Keeps the record (a JSON document of `catalog::Record`) of an image that was put here with [`State::put_image`];
+    /// the same key, platform and name again replaces it.
+    pub fn put_record(
+        &self,
+        (key, platform, name): (&Digest, &str, &str),
+        built_ms: i64,
+        document: &str,
+    ) -> Result<(), StoreError> {
+        let values = params![key.to_string(), platform, name, built_ms, document];
+        self.connection
+            .execute(
+                "INSERT OR REPLACE INTO records VALUES (?1, ?2, ?3, ?4, ?5)",
+                values,
+            )
+            .map_err(self.fail())?;
+        Ok(())
+    }
+
+    /// The image key of the newest record of this name and platform.
+    pub fn newest_record(&self, name: &str, platform: &str) -> Result<Option<Digest>, StoreError> {
+        let sql = "SELECT key FROM records WHERE name = ?1 AND platform = ?2 ORDER BY built_ms DESC LIMIT 1";
+        self.connection
+            .query_row(sql, [name, platform], |row| digest(row, 0))
+            .optional()
+            .map_err(self.fail())
+    }
+
+    /// The records of all images that are here.
+    pub fn records(&self) -> Result<Vec<String>, StoreError> {
+        let sql = "SELECT document FROM records JOIN images USING (key, platform, name)";
+        let mut statement = self.connection.prepare(sql).map_err(self.fail())?;
+        let rows = statement
+            .query_map([], |row| row.get(0))
             .map_err(self.fail())?;
         rows.collect::<Result<_, _>>().map_err(self.fail())
     }

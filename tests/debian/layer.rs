@@ -117,8 +117,8 @@ fn fetch(store: &Store, debs: &[LockedDeb]) {
         store,
         progress: &Silent,
         mirror: None,
-            snapshot: None,
-            fallback: None,
+        snapshot: None,
+        fallback: None,
     };
     let debs: Vec<&LockedDeb> = debs.iter().collect();
     runtime().block_on(fetch_debs(source, &debs)).unwrap();

@@ -135,7 +135,9 @@ fn base_and_os_packages() {
     );
     assert_eq!(
         told(|c| c.platform = Platform::LinuxArm64),
-        ["the platform was linux/amd64, is linux/arm64 [request key, set key, content key, image key]"]
+        [
+            "the platform was linux/amd64, is linux/arm64 [request key, set key, content key, image key]"
+        ]
     );
     assert_eq!(
         told(|c| c.image.exclude_newer = None),
@@ -173,7 +175,8 @@ fn files_downloads_and_settings() {
     assert_eq!(
         settings,
         [
-            r#"environment variable A was "1", is "\"2\"" [request key, set key, image key]"#.to_owned(),
+            r#"environment variable A was "1", is "\"2\"" [request key, set key, image key]"#
+                .to_owned(),
             format!(
                 "the user was app (uid 1000, gid 1000, home /home/app), is app (uid 7, gid 1000, home /home/app) {ALL}"
             ),

@@ -109,7 +109,7 @@ fn all_the_way(index: &Server, elsewhere: &Server, ambient: Ambient, lines: &str
         project_dir: folder.path(),
         progress: &Silent,
         jobs: 4,
-                fallback: None,
+        fallback: None,
     };
     runtime()
         .block_on(fetch_wheels(&wheels, &ctx))

@@ -12,6 +12,7 @@ mod crowd;
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod engines;
 mod faults;
+mod find;
 mod fixtures;
 #[path = "../robustness/server.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
@@ -21,12 +22,14 @@ mod lab;
 #[path = "../robustness/lab.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod project;
+mod records;
 mod reuse;
 mod sample;
 mod sources;
 mod storms;
 mod story;
 mod substitution;
+mod sync;
 #[path = "../robustness/wares.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod wares;

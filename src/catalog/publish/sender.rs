@@ -24,7 +24,11 @@ pub struct Uploads(Mutex<BTreeMap<(String, Digest), Arc<tokio::sync::Mutex<bool>
 
 impl Uploads {
     /// Waits for its turn; true: the repository has the blob by now.
-    pub(super) async fn enter(&self, repository: &Reference, blob: &Digest) -> OwnedMutexGuard<bool> {
+    pub(super) async fn enter(
+        &self,
+        repository: &Reference,
+        blob: &Digest,
+    ) -> OwnedMutexGuard<bool> {
         let key = (
             format!("{}/{}", repository.host, repository.repository),
             *blob,

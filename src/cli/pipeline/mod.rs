@@ -10,6 +10,7 @@ pub mod materialise;
 mod os_layers;
 pub mod places;
 pub mod publishing;
+pub mod records;
 pub mod removal;
 pub mod roots;
 pub mod sandbox;

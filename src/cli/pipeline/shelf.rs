@@ -274,11 +274,10 @@ impl<'a> Shelf<'a> {
             return Ok((None, record));
         }
         let answers = self.catalog.images(&record.keys.set, &self.trust.keys);
-        let mut same = answers
-            .await?
-            .records
-            .into_iter()
-            .filter(|signed| signed.digest == record.digest && signed.platform == record.platform);
+        let mut same =
+            answers.await?.records.into_iter().filter(|signed| {
+                signed.digest == record.digest && signed.platform == record.platform
+            });
         Ok(match same.find_map(|signed| Some((of(&signed)?, signed))) {
             Some((belief, signed)) => (Some(belief), signed),
             None => (None, record),

@@ -1,0 +1,203 @@
+//! Records: those of this store's own images, and where records are looked for.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::content::Content;
+use super::places;
+use crate::catalog::publish::{Facts, describe};
+use crate::catalog::{Catalog, CatalogError, Index, LOCAL, Place, Synced, put_local};
+use crate::cli::context::Context;
+use crate::cli::failure::Failure;
+use crate::diagnostic::{Explain as _, Kind};
+use crate::digest::Digest;
+use crate::identity::RequestDocument;
+use crate::image::Image;
+use crate::lock::Lock;
+use crate::manifest::{Destination, ImageRequest, Layout};
+use crate::progress::Progress;
+use crate::registry::Registry;
+use crate::store::{State, Store};
+
+/// Tags that are told one by one.
+const TOLD: usize = 5;
+
+/// Where records are looked for.
+#[derive(Debug, clap::Args)]
+pub struct Target {
+    /// The registry to ask; default: the one that the manifest declares, else this store's own images
+    #[arg(long, value_name = "HOST/PATH", conflicts_with = "local")]
+    pub registry: Option<String>,
+    /// Ask for this store's own images only
+    #[arg(long)]
+    pub local: bool,
+    /// Answer from what was read before; do not read what is new in the registry
+    #[arg(long)]
+    pub no_sync: bool,
+}
+
+impl Target {
+    /// Whether a flag says where.
+    pub fn is_given(&self) -> bool {
+        self.registry.is_some() || self.local
+    }
+
+    /// The catalog to ask; `None` means this store.
+    pub fn catalog(&self, context: &Context) -> Result<Option<Catalog>, Failure> {
+        if self.local {
+            return Ok(None);
+        }
+        let there = context.manifest_path.exists();
+        if let Some(text) = &self.registry {
+            // What the manifest says of this very registry counts; whether all of it is right does not matter here.
+            let manifest = there.then(|| context.manifest().ok()).flatten();
+            let http = context.http()?;
+            return match manifest {
+                Some(manifest) => places::named(context, &http, &manifest, text).map(Some),
+                None => {
+                    let registry = text.trim_end_matches('/').to_owned();
+                    let place = Place::new(&Destination {
+                        registry,
+                        layout: Layout::default(),
+                        plain_http: false,
+                    })?;
+                    let registry = Registry::new(http, context.ambient());
+                    Ok(Some(Catalog::new(registry, place)))
+                }
+            };
+        }
+        let elsewhere = context.global.project.as_os_str() != ".";
+        if !there && !elsewhere {
+            return Ok(None);
+        }
+        let manifest = context.manifest()?;
+        places::lookup(context, &context.http()?, &manifest)
+    }
+}
+
+/// What the index calls the images of a catalog, or of this store.
+pub fn source(catalog: Option<&Catalog>) -> String {
+    catalog.map_or_else(|| LOCAL.to_owned(), Catalog::source)
+}
+
+/// Opens the index, brings it up to date as far as that goes, and does `work` with it. An index that turns out to be
+/// damaged is made anew, once.
+pub fn with_index<T>(
+    context: &Context,
+    store: &Store,
+    catalog: Option<&Catalog>,
+    sync: bool,
+    work: impl Fn(&Index) -> Result<T, CatalogError>,
+) -> Result<T, Failure> {
+    let attempt = || {
+        let index = Index::open(store)?;
+        bring_up_to_date(context, store, &index, catalog, sync)?;
+        work(&index)
+    };
+    match attempt() {
+        Err(error) if error.is_damaged() => {
+            let told = "the index of records was damaged; it is made anew";
+            context.progress.warn(told);
+            Index::abandon(store)?;
+            Ok(attempt()?)
+        }
+        other => Ok(other?),
+    }
+}
+
+fn bring_up_to_date(
+    context: &Context,
+    store: &Store,
+    index: &Index,
+    catalog: Option<&Catalog>,
+    sync: bool,
+) -> Result<(), CatalogError> {
+    let Some(catalog) = catalog else {
+        return put_local(index, &store.state()?.records()?);
+    };
+    let place = catalog.place().cache();
+    let stale = |reason: &str| {
+        context.progress.warn(&format!(
+            "{reason}: the answer is from what was read of {place} before"
+        ));
+    };
+    if !sync {
+        return Ok(());
+    }
+    if context.global.offline {
+        stale("the network is switched off (--offline)");
+        return Ok(());
+    }
+    // Whoever reads the same registry at the same time waits, and then finds everything known.
+    let name = Digest::of(catalog.source()).short();
+    let _one_at_a_time = store.lock(&format!("sync-{name}"))?;
+    match context.wait(catalog.sync(index, &*context.progress)) {
+        Ok(synced) => {
+            tell(context, &synced);
+            if let Some(error) = synced.unanswered {
+                stale(&format!("some records could not be read ({error})"));
+            }
+            Ok(())
+        }
+        Err(CatalogError::Registry(error)) if error.kind() == Kind::Unavailable => {
+            stale(&error.to_string());
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn tell(context: &Context, synced: &Synced) {
+    for (tag, reason) in synced.refused.iter().take(TOLD) {
+        let warning = format!("{tag} is not a record that can be believed to be one: {reason}");
+        context.progress.warn(&warning);
+    }
+    let more = synced.refused.len().saturating_sub(TOLD);
+    if more > 0 {
+        let warning = format!("{more} more tags are not records either");
+        context.progress.warn(&warning);
+    }
+    if synced.new > 0 {
+        let news = format!("read {} new records", synced.new);
+        context.progress.note(&news);
+    }
+}
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| now.as_millis().try_into().unwrap_or(i64::MAX))
+}
+
+/// Keeps the record of an image of this store, unless it is the newest of its name already.
+pub fn remember(
+    state: &State,
+    request: &ImageRequest,
+    content: &Content,
+    lock: &Lock,
+    (image, set): (&Image, Digest),
+) -> Result<(), Failure> {
+    let (name, platform) = (request.name.as_str(), image.platform.to_string());
+    let locked = lock.images.get(name);
+    let Some(locked) = locked.and_then(|platforms| platforms.get(&image.platform)) else {
+        return Ok(());
+    };
+    if state.newest_record(name, &platform)? == Some(image.key) {
+        return Ok(());
+    }
+    let document = RequestDocument::new(request, image.platform, &content.project)?;
+    let mut record = describe(&Facts {
+        image,
+        request,
+        document: &document,
+        lock,
+        locked,
+        set,
+        git: None,
+    })?;
+    let now = now_ms();
+    record.pushed_ms = now;
+    let text = serde_json::to_string(&record).map_err(|error| {
+        Failure::plain(Kind::Bug, format!("cannot write a record: {error}"), "")
+    })?;
+    Ok(state.put_record((&image.key, &platform, name), now, &text)?)
+}

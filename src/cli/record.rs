@@ -1,0 +1,311 @@
+//! The part of `show` that prints what a registry's, or this store's, record says of an image.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+use super::context::{Context, unknown};
+use super::failure::Failure;
+use super::find::{instant, parsed, reference};
+use super::output::{self, size};
+use super::pipeline::records::{self, Target};
+use crate::catalog::{
+    Catalog, CatalogError, Found, Index, PackageRecord, Query, Record, Statement, Status,
+};
+use crate::diagnostic::{Explain as _, Kind};
+use crate::digest::Digest;
+use crate::manifest::{Platform, TrustedKey};
+use crate::progress::Progress;
+use crate::report::neutral;
+
+/// Fewest hexadecimal digits that are taken for a digest or key.
+const DIGITS: usize = 8;
+/// Most records of one digest or key, and most images above one.
+const MOST: usize = 200;
+
+/// What `show` prints of records under `--json`.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+pub struct RecordsDocument {
+    /// One for each name and platform: the newest.
+    pub records: Vec<RecordDocument>,
+}
+
+/// One record.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+pub struct RecordDocument {
+    /// Where its image stands.
+    pub status: RecordStatus,
+    /// Where the image is, by digest; null for an image of this store.
+    pub reference: Option<String>,
+    /// Digest of the record's document.
+    pub digest: Digest,
+    /// When it was pushed, or built here: an RFC 3339 instant.
+    pub pushed: String,
+    /// Public keys whose signature of the image is right. Whether they are trusted is another question.
+    pub signers: Vec<String>,
+    /// Images whose base is this one.
+    pub children: Vec<Child>,
+    /// What was recorded.
+    pub record: Record,
+}
+
+/// Where a record's image stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum RecordStatus {
+    /// The newest of its name and platform.
+    Ready,
+    /// A later one has its name and platform.
+    Outdated,
+    /// The registry does not have it any more.
+    Gone,
+}
+
+/// An image above another one.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+pub struct Child {
+    /// Declared name.
+    pub name: String,
+    /// Its platform.
+    pub platform: Platform,
+    /// Digest of the image manifest.
+    pub digest: Digest,
+}
+
+/// Whether a text is meant as a digest or key: its hexadecimal digits, or the first of them.
+pub fn key_digits(text: &str) -> Option<&str> {
+    let digits = text.strip_prefix("sha256:");
+    let least = if digits.is_some() { 1 } else { DIGITS };
+    let digits = digits.unwrap_or(text);
+    let hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+    ((least..=64).contains(&digits.len()) && digits.chars().all(hex)).then_some(digits)
+}
+
+/// Prints the records of a name, digest or key.
+pub fn run(context: &Context, target: &Target, what: &str) -> Result<ExitCode, Failure> {
+    let catalog = target.catalog(context)?;
+    let catalog = catalog.as_ref();
+    let store = context.store()?;
+    let source = records::source(catalog);
+    let (records, names) =
+        records::with_index(context, &store, catalog, !target.no_sync, |index| {
+            let records = look_up(index, catalog, &source, what)?;
+            let names = match records.is_empty() {
+                true => index.names(&source)?,
+                false => Vec::new(),
+            };
+            Ok((records, names))
+        })?;
+    if records.is_empty() {
+        return Err(missing(catalog, what, &names));
+    }
+    let mut document = RecordsDocument { records };
+    if let Some(catalog) = catalog {
+        look_whether_gone(context, catalog, &mut document)?;
+    }
+    match context.global.json {
+        true => output::json(&document),
+        false => output::raw(text(&document).as_bytes()),
+    }
+    let mut gone = document.records.iter();
+    let gone = gone.any(|record| record.status == RecordStatus::Gone);
+    Ok(match gone {
+        true => ExitCode::from(Kind::NotFound.exit_code()),
+        false => ExitCode::SUCCESS,
+    })
+}
+
+fn missing(catalog: Option<&Catalog>, what: &str, names: &[String]) -> Failure {
+    let place = catalog.map_or_else(
+        || "this store".to_owned(),
+        |catalog| catalog.place().cache().to_string(),
+    );
+    if names.is_empty() {
+        return Failure::plain(
+            Kind::NotFound,
+            format!("there is no image `{what}` in {place}"),
+            format!("{place} has no record of any image"),
+        );
+    }
+    let kind = format!("record in {place} of an image");
+    unknown(&kind, what, names.iter().map(String::as_str))
+}
+
+fn look_up(
+    index: &Index,
+    catalog: Option<&Catalog>,
+    source: &str,
+    what: &str,
+) -> Result<Vec<RecordDocument>, CatalogError> {
+    let mut found = by_name(index, source, what)?;
+    if found.is_empty()
+        && let Some(digits) = key_digits(what)
+    {
+        found = index.by_key(source, digits, MOST)?;
+    }
+    let mut seen = BTreeSet::new();
+    found.retain(|found| seen.insert((found.summary.name.clone(), found.summary.platform)));
+    let mut records = Vec::new();
+    for found in found {
+        if let Some(record) = index.record(source, &found.summary.record)? {
+            records.push(document(index, catalog, source, found, record)?);
+        }
+    }
+    Ok(records)
+}
+
+fn by_name(index: &Index, source: &str, name: &str) -> Result<Vec<Found>, CatalogError> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
+    if !name.chars().all(plain) {
+        return Ok(Vec::new());
+    }
+    let query = Query {
+        name: Some(name.parse()?),
+        ..Query::default()
+    };
+    Ok(index.page(source, &query, None, MOST, None)?.images)
+}
+
+fn document(
+    index: &Index,
+    catalog: Option<&Catalog>,
+    source: &str,
+    found: Found,
+    record: Record,
+) -> Result<RecordDocument, CatalogError> {
+    let bases: Vec<Digest> = [record.digest].into_iter().chain(record.index).collect();
+    let children = index.above(source, &bases, MOST)?.into_iter();
+    let statement = Statement::of(&record);
+    let signatures = record.signatures.iter();
+    let signers = signatures.filter(|signature| {
+        let key = signature.key.parse::<TrustedKey>();
+        key.is_ok_and(|key| signature.is_of(&key, &statement))
+    });
+    Ok(RecordDocument {
+        status: match found.status {
+            Status::Ready => RecordStatus::Ready,
+            _ => RecordStatus::Outdated,
+        },
+        reference: reference(catalog, &record.repository, record.digest),
+        digest: found.summary.record,
+        pushed: instant(record.pushed_ms),
+        signers: signers.map(|signature| signature.key.clone()).collect(),
+        children: children
+            .map(|child| Child {
+                name: child.summary.name,
+                platform: child.summary.platform,
+                digest: child.summary.digest,
+            })
+            .collect(),
+        record,
+    })
+}
+
+/// Asks the registry whether the images are still there.
+fn look_whether_gone(
+    context: &Context,
+    catalog: &Catalog,
+    document: &mut RecordsDocument,
+) -> Result<(), Failure> {
+    if context.global.offline {
+        return Ok(());
+    }
+    for record in &mut document.records {
+        let Some(place) = record.reference.as_deref().and_then(parsed) else {
+            continue;
+        };
+        match context.wait(catalog.registry().head_manifest(&place)) {
+            Ok(Some(_)) => {}
+            Ok(None) => record.status = RecordStatus::Gone,
+            Err(error) if error.kind() == Kind::Unavailable => {
+                let warning = format!("{error}: whether {place} is still there is not known");
+                context.progress.warn(&warning);
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn text(document: &RecordsDocument) -> String {
+    let lines = document.records.iter().flat_map(lines);
+    lines.map(|line| neutral(&line) + "\n").collect()
+}
+
+fn lines(document: &RecordDocument) -> Vec<String> {
+    let record = &document.record;
+    let (keys, base) = (&record.keys, &record.base);
+    let status = match document.status {
+        RecordStatus::Ready => "READY",
+        RecordStatus::Outdated => "OUTDATED",
+        RecordStatus::Gone => "GONE: the registry does not have this image any more",
+    };
+    let mut lines = vec![format!("{} for {}", record.name, record.platform)];
+    let mut line = |title: &str, value: &str| lines.push(format!("  {title:<11}{value}"));
+    line("status", status);
+    let place = document.reference.clone();
+    line("image", &place.unwrap_or_else(|| record.digest.to_string()));
+    if let Some(index) = &record.index {
+        line("index", &index.to_string());
+    }
+    line("tags", &record.tags.join(", "));
+    line("pushed", &document.pushed);
+    let supersedes = record.supersedes.map(|digest| digest.to_string());
+    line("supersedes", supersedes.as_deref().unwrap_or("nothing"));
+    line("python", &record.python);
+    line("base", &format!("{} ({})", base.name, base.root));
+    for (title, key) in [
+        ("record", &document.digest),
+        ("request", &keys.request),
+        ("set", &keys.set),
+        ("content", &keys.content),
+        ("key", &keys.image),
+    ] {
+        line(title, &key.to_string());
+    }
+    let signers = match document.signers.is_empty() {
+        true => "nobody".to_owned(),
+        false => document.signers.join(", "),
+    };
+    line("signed by", &signers);
+    lines.push(format!("  layers ({})", record.layers.len()));
+    for layer in &record.layers {
+        let digest = layer.digest.short();
+        lines.push(format!(
+            "    {digest} {:>8} {}",
+            size(layer.size),
+            layer.comment
+        ));
+    }
+    let os = record.requested.os.iter().map(|os| match &os.version {
+        Some(version) => format!("{} {version}", os.name),
+        None => os.name.clone(),
+    });
+    let requested = record.requested.pip.iter().map(|pip| format!("pip {pip}"));
+    lines.push("  requested".into());
+    lines.extend(
+        requested
+            .chain(os.map(|os| format!("os {os}")))
+            .map(|text| format!("    {text}")),
+    );
+    for (kind, packages) in [("pip", &record.pip), ("os", &record.os)] {
+        lines.push(format!("  installed, {kind} ({})", packages.len()));
+        lines.extend(packages.iter().map(installed));
+    }
+    if !document.children.is_empty() {
+        lines.push(format!("  images above it ({})", document.children.len()));
+    }
+    for child in &document.children {
+        lines.push(format!(
+            "    {} {} {}",
+            child.name, child.platform, child.digest
+        ));
+    }
+    lines
+}
+
+fn installed(package: &PackageRecord) -> String {
+    format!("    {} {}", package.name, package.version)
+}

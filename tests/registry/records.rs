@@ -1,0 +1,195 @@
+//! Records put into a registry by hand: right ones, and whatever else.
+
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use imagewright::catalog::{
+    BaseRecord, KeyTag, Keys, PackageRecord, Record, RecordLayer, RequestRecord,
+};
+use imagewright::digest::Digest;
+use imagewright::manifest::Platform;
+use imagewright::oci::Descriptor;
+use imagewright::registry::Reference;
+use serde_json::{Value, json};
+
+use crate::lab::{PREFIX, Server, client, wait};
+use crate::project::{Lab, Ran};
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// The record of an image with this name, pushed at a second of 2023, with these packages: `name==version`, those of
+/// the OS with `os:` before it.
+pub fn record(name: &str, second: i64, packages: &[&str]) -> Record {
+    let id = |kind: &str| Digest::of(format!("{kind} of {name} at {second}"));
+    let list = |os: bool| {
+        let wanted = packages.iter().filter(|text| text.starts_with("os:") == os);
+        let packages = wanted.map(|text| text.trim_start_matches("os:").split_once("==").unwrap());
+        packages
+            .map(|(name, version)| PackageRecord {
+                name: name.into(),
+                version: version.into(),
+                requested: false,
+                layer: Some(0),
+            })
+            .collect()
+    };
+    Record {
+        v: Record::VERSION,
+        name: name.into(),
+        platform: Platform::LinuxAmd64,
+        repository: PREFIX.into(),
+        tags: vec![name.into()],
+        digest: id("image"),
+        index: None,
+        config: id("config"),
+        keys: Keys {
+            request: id("request"),
+            set: id("set"),
+            content: id("content"),
+            image: id("key"),
+        },
+        emitter: 1,
+        python: "3.11.2".into(),
+        base: BaseRecord {
+            name: "tabular".into(),
+            root: "debian bookworm".into(),
+            digest: None,
+            request: None,
+        },
+        requested: RequestRecord::default(),
+        pip: list(false),
+        os: list(true),
+        layers: vec![RecordLayer {
+            key: Some(id("layer key")),
+            media_type: "application/vnd.oci.image.layer.v1.tar+gzip".into(),
+            digest: id("layer"),
+            size: 10,
+            diff_id: id("diff"),
+            unpacked: 20,
+            comment: "everything".into(),
+        }],
+        base_layers: 0,
+        version: None,
+        git: None,
+        pushed_ms: (1_700_000_000 + second) * 1000,
+        supersedes: None,
+        lock: None,
+        sbom: None,
+        signatures: Vec::new(),
+    }
+}
+
+/// The repository of the records.
+pub fn cache(server: &Server) -> Reference {
+    server.reference(&format!("{PREFIX}/cache"))
+}
+
+/// Puts records; returns the digests of their documents.
+pub fn put(server: &Server, records: &[Record]) -> Vec<Digest> {
+    let documents = records
+        .iter()
+        .map(|record| serde_json::to_vec(record).unwrap());
+    documents
+        .map(|document| {
+            let digest = Digest::of(&document);
+            let tag = KeyTag::Record(digest).tag();
+            put_manifest(server, &tag, &manifest(&document), &[document]);
+            digest
+        })
+        .collect()
+}
+
+/// The artifact manifest that embeds a document.
+pub fn manifest(document: &[u8]) -> Value {
+    let mut config = json!(Descriptor::of(Record::MEDIA_TYPE, document));
+    config["data"] = BASE64.encode(document).into();
+    json!({
+        "schemaVersion": 2, "mediaType": MANIFEST, "artifactType": Record::ARTIFACT_TYPE, "config": config,
+        "layers": [Descriptor::of("application/vnd.oci.empty.v1+json", b"{}")],
+    })
+}
+
+/// Puts a manifest with the blobs that it names.
+pub fn put_manifest(server: &Server, tag: &str, manifest: &Value, blobs: &[Vec<u8>]) -> Digest {
+    let (client, cache) = (client(&[]), cache(server));
+    let empty = b"{}".to_vec();
+    for blob in blobs.iter().chain([&empty]) {
+        let at = Descriptor::of("application/octet-stream", blob);
+        wait(client.put_blob(&cache, &at, blob, &[], &|_| {})).unwrap();
+    }
+    let tagged = Reference {
+        tag: Some(tag.into()),
+        ..cache
+    };
+    wait(client.put_manifest(&tagged, MANIFEST, manifest.to_string().as_bytes())).unwrap()
+}
+
+/// An image manifest by hand, so that a record's digest is that of something.
+pub fn put_image(server: &Server, marker: &str) -> Digest {
+    let config = json!({"architecture": "amd64", "os": "linux", "marker": marker}).to_string();
+    let config = config.into_bytes();
+    let client = client(&[]);
+    let repository = server.reference(PREFIX);
+    let at = Descriptor::of("application/vnd.oci.image.config.v1+json", &config);
+    wait(client.put_blob(&repository, &at, &config, &[], &|_| {})).unwrap();
+    let manifest =
+        json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": at, "layers": []}).to_string();
+    wait(client.put_manifest(&repository, MANIFEST, manifest.as_bytes())).unwrap()
+}
+
+/// Removes a manifest of the repository below [`PREFIX`], with its tags; the registry has to allow it.
+pub fn remove(server: &Server, repository: &str, digest: &Digest) {
+    let url = format!(
+        "http://{}/v2/{repository}/manifests/{digest}",
+        server.address()
+    );
+    let status = wait(async {
+        reqwest::Client::new()
+            .delete(url)
+            .send()
+            .await
+            .unwrap()
+            .status()
+    });
+    assert!(status.is_success(), "{status}");
+}
+
+/// Where the records are, for `--registry`.
+pub fn place(server: &Server) -> String {
+    format!("{}/{PREFIX}", server.address())
+}
+
+/// `find --json` with more arguments.
+pub fn find(lab: &Lab, server: &Server, arguments: &[&str]) -> Ran {
+    let place = place(server);
+    let first = ["find", "--json", "--registry", place.as_str()];
+    lab.run(&[first.as_slice(), arguments].concat())
+}
+
+/// The document that a command printed.
+#[track_caller]
+pub fn printed(ran: &Ran) -> Value {
+    serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{error}: {ran:?}"))
+}
+
+/// Names of the images of a `find --json`.
+#[track_caller]
+pub fn names(ran: &Ran) -> Vec<String> {
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let document = printed(ran);
+    let images = document["images"].as_array().unwrap().iter();
+    images
+        .map(|image| image["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+/// The store's index.
+pub fn index(lab: &Lab) -> rusqlite::Connection {
+    rusqlite::Connection::open(index_path(lab)).unwrap()
+}
+
+/// Where it is.
+pub fn index_path(lab: &Lab) -> std::path::PathBuf {
+    Path::new(&lab.store()).join("catalog.sqlite")
+}
