@@ -255,8 +255,8 @@ fn a_push_ends_right_or_says_why_not_and_nothing_partial_is_tagged() {
         run.assert_published(&sample, &pushed);
         run.assert_whole();
         let found = wait(run.direct().images(&sample.record.keys.set, &[])).unwrap();
-        assert_eq!(found.len(), 1, "{}", run.when());
-        assert_eq!(found[0].digest, sample.image.digest(), "{}", run.when());
+        assert_eq!(found.records.len(), 1, "{}", run.when());
+        assert_eq!(found.records[0].digest, sample.image.digest(), "{}", run.when());
     });
     storm.finish(PUSHES);
 }
@@ -277,10 +277,10 @@ fn what_is_looked_up_is_right_or_it_is_said_why_not() {
             Ok::<_, CatalogError>((images, layers))
         });
         if let Some((images, layers)) = run.ended(looked_up) {
-            assert_eq!(images.len(), 1, "{}", run.when());
-            assert_eq!(images[0].digest, sample.image.digest(), "{}", run.when());
-            assert_eq!(layers.len(), 1, "{}", run.when());
-            assert_eq!(layers[0].layer.digest, layer.digest, "{}", run.when());
+            assert_eq!(images.records.len(), 1, "{}", run.when());
+            assert_eq!(images.records[0].digest, sample.image.digest(), "{}", run.when());
+            assert_eq!(layers.records.len(), 1, "{}", run.when());
+            assert_eq!(layers.records[0].layer.digest, layer.digest, "{}", run.when());
         }
     });
     storm.finish(READS);
