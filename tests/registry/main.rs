@@ -21,7 +21,10 @@ mod lab;
 #[path = "../robustness/lab.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod project;
+mod push;
 mod sample;
+mod sbom;
+mod sign;
 mod storms;
 mod story;
 #[path = "../robustness/wares.rs"]

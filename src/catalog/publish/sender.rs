@@ -20,15 +20,17 @@ use crate::store::LockGuard;
 /// Which blobs this process has seen to, by repository: no two tasks send the same blob, and what was sent, or in a dry
 /// run would have been, is not asked for again.
 #[derive(Debug, Default)]
-pub struct Uploads(Mutex<BTreeMap<(String, Digest), Arc<tokio::sync::Mutex<bool>>>>);
+pub struct Uploads(Mutex<BTreeMap<(Reference, Digest), Arc<tokio::sync::Mutex<bool>>>>);
 
 impl Uploads {
     /// Waits for its turn; true: the repository has the blob by now.
     async fn enter(&self, repository: &Reference, blob: &Digest) -> OwnedMutexGuard<bool> {
-        let key = (
-            format!("{}/{}", repository.host, repository.repository),
-            *blob,
-        );
+        let plain = Reference {
+            tag: None,
+            digest: None,
+            ..repository.clone()
+        };
+        let key = (plain, *blob);
         let turn = {
             let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(all.entry(key).or_default())
@@ -36,19 +38,13 @@ impl Uploads {
         turn.lock_owned().await
     }
 
-    /// Other repositories of the registry that have the blob by now, as far as this process saw to it.
-    fn holders(&self, repository: &Reference, blob: &Digest) -> Vec<Reference> {
-        let prefix = format!("{}/", repository.host);
+    /// Repositories that have the blob by now, as far as this process saw to it. Waits for nobody.
+    fn holders(&self, blob: &Digest) -> Vec<Reference> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let others = all.iter().filter_map(|((place, digest), seen)| {
-            let other = place.strip_prefix(&prefix)?;
-            let has = digest == blob && seen.try_lock().is_ok_and(|seen| *seen);
-            (has && other != repository.repository).then(|| Reference {
-                repository: other.to_owned(),
-                ..repository.clone()
-            })
+        let holders = all.iter().filter(|((_, digest), seen)| {
+            digest == blob && seen.try_lock().is_ok_and(|seen| *seen)
         });
-        others.collect()
+        holders.map(|((place, _), _)| place.clone()).collect()
     }
 }
 
@@ -111,9 +107,9 @@ impl<'a> Sender<'a> {
 
     /// What a real push would do with a blob that is not there.
     async fn predict(&self, blob: &Descriptor, mounts: &[Reference]) -> Result<Put, CatalogError> {
+        let brought = self.publisher.uploads.holders(&blob.digest);
         for mount in mounts {
-            let brought = *self.publisher.uploads.enter(mount, &blob.digest).await;
-            if brought || self.catalog.registry().has_blob(mount, blob).await? {
+            if brought.contains(mount) || self.catalog.registry().has_blob(mount, blob).await? {
                 return Ok(Put::Mounted);
             }
         }
@@ -185,7 +181,8 @@ impl<'a> Sender<'a> {
     ) -> Result<(), CatalogError> {
         let mut seen = self.publisher.uploads.enter(repository, &blob.digest).await;
         let registry = self.catalog.registry();
-        let mounts = self.publisher.uploads.holders(repository, &blob.digest);
+        let mut mounts = self.publisher.uploads.holders(&blob.digest);
+        mounts.retain(|mount| mount.host == repository.host);
         let put = if *seen {
             Put::Existing
         } else if self.dry() {
