@@ -152,7 +152,10 @@ fn a_record_says_what_an_image_is_and_what_a_name_stood_for() {
     for package in packages {
         let layer = &layers[usize::try_from(package["layer"].as_u64().unwrap()).unwrap()];
         let comment = layer["comment"].as_str().unwrap();
-        assert!(comment.contains(package["name"].as_str().unwrap()), "{comment}");
+        assert!(
+            comment.contains(package["name"].as_str().unwrap()),
+            "{comment}"
+        );
         let key = layer["key"].as_str().unwrap().replace("sha256:", "layer-");
         let known = documents(&server, &cache, &key);
         assert_eq!(known[&key]["layer"]["digest"], layer["digest"]);
@@ -167,7 +170,10 @@ fn a_record_says_what_an_image_is_and_what_a_name_stood_for() {
     // The lock of this image alone lies beside it.
     let lock = record["lock"]["digest"].as_str().unwrap();
     let lock = fs::read_to_string(server.blob_path(&lock.parse().unwrap())).unwrap();
-    assert!(lock.contains("alpha-1.0-py3-none-any.whl") && !lock.contains("gamma"), "{lock}");
+    assert!(
+        lock.contains("alpha-1.0-py3-none-any.whl") && !lock.contains("gamma"),
+        "{lock}"
+    );
     server.assert_whole();
 }
 
@@ -193,7 +199,13 @@ fn a_dry_run_writes_nothing_and_says_what_the_push_then_does() {
             let key = lab.path("key").display().to_string();
             let more: Vec<&str> = more
                 .iter()
-                .map(|word| if *word == "../key" { key.as_str() } else { word })
+                .map(|word| {
+                    if *word == "../key" {
+                        key.as_str()
+                    } else {
+                        word
+                    }
+                })
                 .collect();
             let dry = [&["--dry-run"], more.as_slice()].concat();
             let (told, requests) = server.during(|| push(&lab, &dry));
@@ -206,7 +218,10 @@ fn a_dry_run_writes_nothing_and_says_what_the_push_then_does() {
             assert_eq!(told["dry_run"], true);
             for (told, done) in [0, 1].map(|at| (&told["images"][at], &done["images"][at])) {
                 for field in ["digest", "tags", "layers", "documents", "supersedes"] {
-                    assert_eq!(told[field], done[field], "{layout} {field}: {told:#}\n{done:#}");
+                    assert_eq!(
+                        told[field], done[field],
+                        "{layout} {field}: {told:#}\n{done:#}"
+                    );
                 }
             }
             let moved: u64 = [0, 1]
@@ -247,7 +262,10 @@ fn layouts_say_which_repositories_there_are_and_podman_and_skopeo_read_them() {
         let told: Value = serde_json::from_str(&told).unwrap();
         assert_eq!(told["Digest"], pushed["images"][0]["digest"], "{layout}");
         for kind in ["image-", "set-", "layer-", "record-"] {
-            assert!(!documents(&server, cache, kind).is_empty(), "{layout} {kind}");
+            assert!(
+                !documents(&server, cache, kind).is_empty(),
+                "{layout} {kind}"
+            );
         }
     }
     server.assert_whole();
@@ -291,7 +309,11 @@ fn a_protected_name_is_left_alone_and_nothing_is_sent() {
     // A tag that is free does not free the name: both are asked before anything is sent.
     lab.write(
         "imagewright.kdl",
-        manifest(&server, "", &image.replace("\"1\"", "\"2\"").replace("alpha", "delta")),
+        manifest(
+            &server,
+            "",
+            &image.replace("\"1\"", "\"2\"").replace("alpha", "delta"),
+        ),
     );
     lab.run(&["push"]).expect(7, &["protected"]);
     assert!(!server.tags(PREFIX).iter().any(|(tag, _)| tag == "one-v2"));
@@ -334,7 +356,10 @@ fn tags_have_the_commit_of_the_project() {
         pushed["images"][0]["tags"],
         json!(["one", format!("one-{}", &commit[..12])])
     );
-    lab.write("imagewright.kdl", manifest(&server, "", &format!("{image}\n")));
+    lab.write(
+        "imagewright.kdl",
+        manifest(&server, "", &format!("{image}\n")),
+    );
     let pushed = push(&lab, &[]);
     assert_eq!(
         pushed["images"][0]["tags"][1],
