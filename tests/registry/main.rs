@@ -22,9 +22,12 @@ mod lab;
 #[path = "../robustness/lab.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod project;
+mod push;
 mod records;
 mod reuse;
 mod sample;
+mod sbom;
+mod sign;
 mod sources;
 mod storms;
 mod story;

@@ -20,7 +20,7 @@ use crate::store::LockGuard;
 /// Which blobs this process has seen to, by repository: no two tasks send the same blob, and what was sent, or in a dry
 /// run would have been, is not asked for again.
 #[derive(Debug, Default)]
-pub struct Uploads(Mutex<BTreeMap<(String, Digest), Arc<tokio::sync::Mutex<bool>>>>);
+pub struct Uploads(Mutex<BTreeMap<(Reference, Digest), Arc<tokio::sync::Mutex<bool>>>>);
 
 impl Uploads {
     /// Waits for its turn; true: the repository has the blob by now.
@@ -29,15 +29,26 @@ impl Uploads {
         repository: &Reference,
         blob: &Digest,
     ) -> OwnedMutexGuard<bool> {
-        let key = (
-            format!("{}/{}", repository.host, repository.repository),
-            *blob,
-        );
+        let plain = Reference {
+            tag: None,
+            digest: None,
+            ..repository.clone()
+        };
+        let key = (plain, *blob);
         let turn = {
             let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(all.entry(key).or_default())
         };
         turn.lock_owned().await
+    }
+
+    /// Repositories that have the blob by now, as far as this process saw to it. Waits for nobody.
+    fn holders(&self, blob: &Digest) -> Vec<Reference> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let holders = all.iter().filter(|((_, digest), seen)| {
+            digest == blob && seen.try_lock().is_ok_and(|seen| *seen)
+        });
+        holders.map(|((place, _), _)| place.clone()).collect()
     }
 }
 
@@ -100,9 +111,9 @@ impl<'a> Sender<'a> {
 
     /// What a real push would do with a blob that is not there.
     async fn predict(&self, blob: &Descriptor, mounts: &[Reference]) -> Result<Put, CatalogError> {
+        let brought = self.publisher.uploads.holders(&blob.digest);
         for mount in mounts {
-            let brought = *self.publisher.uploads.enter(mount, &blob.digest).await;
-            if brought || self.catalog.registry().has_blob(mount, blob).await? {
+            if brought.contains(mount) || self.catalog.registry().has_blob(mount, blob).await? {
                 return Ok(Put::Mounted);
             }
         }
@@ -126,10 +137,7 @@ impl<'a> Sender<'a> {
         mounts: &[Reference],
     ) -> Result<Put, CatalogError> {
         let content = LayerBlob::new(self.publisher.source, layer);
-        let mounts: Vec<String> = mounts
-            .iter()
-            .map(|mount| mount.repository.clone())
-            .collect();
+        let mounts = names(mounts.to_vec());
         let elsewhere = layer.content == LayerContent::Registry;
         if !elsewhere {
             self.check(layer)?;
@@ -177,17 +185,20 @@ impl<'a> Sender<'a> {
     ) -> Result<(), CatalogError> {
         let mut seen = self.publisher.uploads.enter(repository, &blob.digest).await;
         let registry = self.catalog.registry();
+        let mut mounts = self.publisher.uploads.holders(&blob.digest);
+        mounts.retain(|mount| mount.host == repository.host);
         let put = if *seen {
             Put::Existing
         } else if self.dry() {
             match registry.has_blob(repository, blob).await? {
                 true => Put::Existing,
-                false => Put::Uploaded,
+                false => self.predict(blob, &mounts).await?,
             }
         } else {
+            let mounts = names(mounts);
             let content = bytes.to_vec();
             registry
-                .put_blob(repository, blob, &content, &[], &|_| {})
+                .put_blob(repository, blob, &content, &mounts, &|_| {})
                 .await?
         };
         *seen = true;
@@ -292,4 +303,9 @@ impl<'a> Sender<'a> {
             }
         }
     }
+}
+
+fn names(mounts: Vec<Reference>) -> Vec<String> {
+    let names = mounts.into_iter().map(|mount| mount.repository);
+    names.collect()
 }
