@@ -18,6 +18,7 @@ use super::push::{self, Target};
 use crate::catalog::publish::{Evidence, Publisher, Signed, ToSign, Uploads};
 use crate::catalog::{Catalog, SecretKey, Trust, Wanted};
 use crate::diagnostic::Kind;
+use crate::digest::Digest;
 use crate::identity::ConfigDocument;
 use crate::image::StoreSource;
 use crate::lock::LockedBase;
@@ -232,6 +233,7 @@ impl Job<'_> {
                 },
             },
             evidence,
+            lock: Digest::of(lock.only(name, platform).unwrap_or_default().to_text()),
         };
         let sign = self.publisher.sign(catalog, &to_sign, self.signer);
         Ok(SignedDocument {

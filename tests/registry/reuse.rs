@@ -194,6 +194,45 @@ fn a_trusted_signature_is_enough_and_another_is_not() {
 }
 
 #[test]
+fn a_signer_vouches_for_no_lock_but_the_own_one() {
+    let key = SecretKey::generate().unwrap();
+    let (server, colleague) = pushed(FRAUD, &[]);
+    colleague.build();
+    let mine = FRAUD.replace("fraud", "mine");
+    let renamed = lab::project(server.address(), &lab::index(), &mine);
+    renamed
+        .run(&["lock", "--reuse", "--trust-registry"])
+        .expect(0, &[]);
+    let reader = lab::project(server.address(), &later_index(), "");
+    let manifest = lab::manifest(server.address(), &mine);
+    reader.write(
+        "imagewright.kdl",
+        format!("trust \"{}\"\n{manifest}", key.public()),
+    );
+    for (signer, name, believed) in [(&renamed, "mine", false), (&colleague, "fraud", true)] {
+        let file = signer.path("key");
+        std::fs::write(&file, key.to_text()).unwrap();
+        if believed {
+            let cache = format!("{PREFIX}/cache");
+            for (_, digest) in server
+                .tags(&cache)
+                .iter()
+                .filter(|(tag, _)| tag.contains('.'))
+            {
+                delete(&server, &format!("/v2/{cache}/manifests/{digest}"));
+            }
+        }
+        let file = file.to_str().unwrap();
+        signer.run(&["sign", name, "--key", file]).expect(0, &[]);
+        let ran = reader.run(&["lock", "--reuse", "--json"]).expect(0, &[]);
+        let told = contribution(&ran)["reused"]["believed"].clone();
+        assert_eq!(told.is_string(), believed, "{name}");
+        assert_pins(&reader, &["alpha-1.0", "beta-2.0"]);
+        std::fs::remove_file(reader.project().join("imagewright.lock")).unwrap();
+    }
+}
+
+#[test]
 fn what_does_not_satisfy_is_told_and_the_lock_is_made_without() {
     let (server, _colleague) = pushed(FRAUD, &[]);
     let wants = |lines: &str| {

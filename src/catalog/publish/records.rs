@@ -4,6 +4,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::layers::{AT_ONCE, layer_record};
 use super::sender::Sender;
+use super::sign::with_known_lock;
 use super::{Edition, own_key};
 use crate::catalog::artifact::Artifact;
 use crate::catalog::{CatalogError, KeyTag, LayerRecord, Record, SecretKey};
@@ -101,7 +102,7 @@ impl Sender<'_> {
         let record = match written {
             Some(record) => record.clone(),
             None => match self.first_record(edition).await? {
-                Some(record) => record,
+                Some(record) => with_known_lock(record, &Digest::of(&edition.lock)),
                 None => {
                     return Err(CatalogError::NotPushed {
                         name: edition.record.name.clone(),

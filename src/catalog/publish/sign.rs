@@ -25,6 +25,8 @@ pub struct ToSign<'a> {
     pub wanted: Wanted<'a>,
     /// How it is known here.
     pub evidence: Evidence<'a>,
+    /// Digest of the lock of this image alone, as it is here.
+    pub lock: Digest,
 }
 
 /// Why the signer knows that a record is right.
@@ -95,6 +97,10 @@ impl Publisher<'_> {
                 });
             }
         };
+        let record = match image.evidence {
+            Evidence::Registry => record,
+            _ => with_known_lock(record, &image.lock),
+        };
         sender.sign_records(signer, &record, layers).await?;
         let mut moved = Pushed::new(String::new(), record.digest);
         sender.finish(&mut moved);
@@ -103,6 +109,12 @@ impl Publisher<'_> {
             documents: moved.documents,
         })
     }
+}
+
+/// The record, without the lock beside it if that is not the signer's own: a signature vouches for it too.
+pub(super) fn with_known_lock(record: Record, own: &Digest) -> Record {
+    let lock = record.lock.clone().filter(|lock| lock.digest == *own);
+    Record { lock, ..record }
 }
 
 /// The first record of the set.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::catalog::RequestRecord;
+use crate::catalog::{BaseRecord, Keys, PackageRecord, Record, RequestRecord};
 use crate::diagnostic::SourceText;
 use crate::identity::ProjectContent;
 use crate::lock::WheelOrigin;
@@ -408,4 +408,143 @@ fn files_indexes_and_hashes_are_seen_in_the_lock_alone() {
         image.pip.get_mut("own").unwrap().wheel = Some((Digest::of(file), any.clone()));
         assert_eq!(reasons(&wanted, &image).is_empty(), good, "{file}");
     }
+}
+
+/// A record of an image with these packages that was asked for what `requested` says.
+fn record(name: &str, pushed_ms: i64, pip: &[(&str, &str)], requested: &RequestDocument) -> Record {
+    let key = |what: &str| Digest::of(format!("{name} {what}"));
+    let pip = pip.iter().map(|(name, version)| PackageRecord {
+        name: (*name).into(),
+        version: (*version).into(),
+        requested: true,
+        layer: None,
+    });
+    Record {
+        v: Record::VERSION,
+        name: name.into(),
+        platform: Platform::LinuxAmd64,
+        repository: "team/ml".into(),
+        tags: vec![name.into()],
+        digest: key("manifest"),
+        index: None,
+        config: key("config"),
+        keys: Keys {
+            request: identity::key(requested),
+            set: key("set"),
+            content: key("content"),
+            image: key("image"),
+        },
+        emitter: identity::EMITTER_VERSION,
+        python: "3.11.2".into(),
+        base: BaseRecord {
+            name: "own".into(),
+            root: "registry.example.com/python:3.11".into(),
+            digest: Some(Digest::of("base")),
+            request: None,
+        },
+        requested: requested.into(),
+        pip: pip.collect(),
+        os: Vec::new(),
+        layers: Vec::new(),
+        base_layers: 0,
+        version: None,
+        git: None,
+        pushed_ms,
+        supersedes: None,
+        lock: None,
+        sbom: None,
+        signatures: Vec::new(),
+    }
+}
+
+fn choice(document: &RequestDocument, records: &[Record]) -> Choice {
+    let wanted = Wanted {
+        document,
+        layout: None,
+    };
+    choose(&wanted, records.iter().cloned().map(Ok)).unwrap()
+}
+
+#[test]
+fn the_same_request_then_the_least_then_the_newest_is_taken() {
+    let asked = document("", "pip \"numpy\"");
+    let other = document("", "pip \"numpy\" \">=1\"");
+    let small: &[(&str, &str)] = &[("numpy", "1.26.4")];
+    let large: &[(&str, &str)] = &[("numpy", "2.0.0"), ("pandas", "2.2.0"), ("six", "1.16.0")];
+    let records = [
+        record("large-old", 1, large, &other),
+        record("large-new", 9, large, &other),
+        record("small-old", 2, small, &other),
+        record("small-new", 3, small, &other),
+        record("same-old", 4, large, &asked),
+        record("same-new", 5, large, &asked),
+        record("none", 100, &[("six", "1.16.0")], &asked),
+    ];
+    let expected = [
+        "same-new",
+        "same-old",
+        "small-new",
+        "small-old",
+        "large-new",
+        "large-old",
+    ];
+    let mut reversed = records.to_vec();
+    reversed.reverse();
+    for records in [&records[..], &reversed] {
+        let found = choice(&asked, records);
+        let names: Vec<&str> = found.fitting.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!(names, expected);
+        assert_eq!((found.seen, found.closest), (7, None));
+    }
+
+    let asked = document("", "pip \"numpy\" \">=2\"\npip \"scipy\"");
+    let found = choice(&asked, &records);
+    assert!(found.fitting.is_empty());
+    let (closest, reasons) = found.closest.unwrap();
+    assert_eq!(closest.name, "large-new");
+    let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
+    assert_eq!(reasons, ["scipy: it has no scipy"]);
+    assert_eq!(choice(&asked, &[]).seen, 0);
+}
+
+#[test]
+fn what_a_record_cannot_prove_counts_if_it_was_made_for_this_very_request() {
+    let own = "pip \"own\" wheel=\"dist/own-1.0-py3-none-any.whl\"";
+    let asked = document("", own);
+    let wanted = Wanted {
+        document: &asked,
+        layout: None,
+    };
+    let has: &[(&str, &str)] = &[("own", "1.0")];
+    assert_eq!(satisfy(&wanted, &record("same", 1, has, &asked)), []);
+    let other = satisfy(
+        &wanted,
+        &record("other", 1, has, &document("", "pip \"own\"")),
+    );
+    assert!(other.len() == 1 && other[0].unproven, "{other:?}");
+    let without = satisfy(&wanted, &record("liar", 1, &[], &asked));
+    assert!(without.len() == 1 && !without[0].unproven, "{without:?}");
+    // It may still be right, as its lock will tell.
+    assert_eq!(
+        choice(
+            &asked,
+            &[record("other", 1, has, &document("", "pip \"own\""))]
+        )
+        .fitting
+        .len(),
+        1
+    );
+}
+
+#[test]
+fn narrowing_leaves_nothing_out_that_satisfies() {
+    let names = |top: &str, lines: &str| -> Vec<String> {
+        let query = narrowed(&document(top, lines));
+        assert_eq!(query.platform, Some(Platform::LinuxAmd64));
+        query.pip.into_iter().map(|filter| filter.name).collect()
+    };
+    let lines = "pip \"NumPy[x]\" \">=1\"\npip \"six\"\npip \"scipy; python_version<'3'\"\npip \"a-b\" \"~=1.0\"";
+    assert_eq!(names("", lines), ["a-b", "numpy", "six"]);
+    assert_eq!(names("override \"six\" \"<2\"", lines), [""; 0]);
+    assert_eq!(names("", ""), [""; 0]);
 }

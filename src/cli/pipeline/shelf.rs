@@ -261,7 +261,7 @@ impl<'a> Shelf<'a> {
         Ok(Ok(Candidate { fragment, belief }))
     }
 
-    /// Why a record is believed; of one that a trusted key signed for another name, that one.
+    /// Why a record and its lock are believed; of one that a trusted key signed for another name, that one.
     async fn belief(&self, record: Record) -> Result<(Option<Belief>, Record), CatalogError> {
         let of = |record: &Record| {
             let statement = Statement::of(record);
@@ -274,10 +274,10 @@ impl<'a> Shelf<'a> {
             return Ok((None, record));
         }
         let answers = self.catalog.images(&record.keys.set, &self.trust.keys);
-        let mut same =
-            answers.await?.records.into_iter().filter(|signed| {
-                signed.digest == record.digest && signed.platform == record.platform
-            });
+        let mut same = answers.await?.records.into_iter().filter(|signed| {
+            let same = (signed.digest, signed.platform) == (record.digest, record.platform);
+            same && signed.lock.is_some()
+        });
         Ok(match same.find_map(|signed| Some((of(&signed)?, signed))) {
             Some((belief, signed)) => (Some(belief), signed),
             None => (None, record),
