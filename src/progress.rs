@@ -21,6 +21,8 @@ pub enum Stage {
     Export,
     /// Sending to a registry; units are bytes.
     Push,
+    /// Reading the records of a registry; units are records.
+    Records,
     /// Executing runs; units are runs.
     Run,
 }

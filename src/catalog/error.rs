@@ -1,6 +1,7 @@
 //! Why the catalog cannot be read or written.
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::diagnostic::{Explain, Kind};
 use crate::digest::Digest;
@@ -57,6 +58,43 @@ pub enum CatalogError {
         expected: Digest,
         found: Digest,
     },
+    #[error("{message}")]
+    Query { message: String, hint: String },
+    #[error("the page token {0}")]
+    Token(&'static str),
+    #[error("the index {} cannot be used", path.display())]
+    Index {
+        path: PathBuf,
+        #[source]
+        source: rusqlite::Error,
+    },
+    #[error("reading the registry's records was interrupted")]
+    Interrupted,
+    #[error("the index {} is of another version of imagewright", path.display())]
+    OtherIndex { path: PathBuf },
+}
+
+impl CatalogError {
+    /// Whether the store's index has to be made anew.
+    pub fn is_damaged(&self) -> bool {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        match self {
+            Self::OtherIndex { .. } => true,
+            Self::Index { source, .. } => match source {
+                rusqlite::Error::SqliteFailure(failure, message) => {
+                    let code = matches!(failure.code, DatabaseCorrupt | NotADatabase);
+                    let message = message.as_deref().unwrap_or_default();
+                    code || message.starts_with("no such ")
+                }
+                rusqlite::Error::InvalidColumnType(..)
+                | rusqlite::Error::FromSqlConversionFailure(..)
+                | rusqlite::Error::IntegralValueOutOfRange(..)
+                | rusqlite::Error::QueryReturnedNoRows => true,
+                _ => false,
+            },
+            _ => false,
+        }
+    }
 }
 
 impl Explain for CatalogError {
@@ -74,6 +112,8 @@ impl Explain for CatalogError {
             | Self::OtherImage { .. }
             | Self::Malformed { .. }
             | Self::WrongDigest { .. } => Kind::Refused,
+            Self::Query { .. } | Self::Token(_) => Kind::Usage,
+            Self::Index { .. } | Self::OtherIndex { .. } | Self::Interrupted => Kind::Unavailable,
         }
     }
 
@@ -102,6 +142,12 @@ impl Explain for CatalogError {
             Self::Malformed { .. } | Self::WrongDigest { .. } => Some(
                 "somebody who can write to this registry put it there: do not trust it before you know who".into(),
             ),
+            Self::Query { hint, .. } => Some(hint.clone()),
+            Self::Token(_) => Some("begin again without --page-token; a token goes with the filters of the page that it came with".into()),
+            Self::Interrupted => Some("try again".into()),
+            Self::Index { .. } | Self::OtherIndex { .. } => {
+                Some("it can be removed: what it holds is read again from the registry".into())
+            }
         }
     }
 }

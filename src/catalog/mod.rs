@@ -7,21 +7,30 @@
 
 mod adopt;
 mod artifact;
+mod checked;
 mod error;
+mod index;
 mod lookup;
 mod place;
 pub mod publish;
+mod query;
 mod record;
 mod signing;
+mod sync;
+mod token;
 mod trust;
 
 pub use adopt::Wanted;
 pub use error::CatalogError;
+pub use index::{Entry, Found, Index, LOCAL, Match, Page, Position, Records, Summary, Writer};
 pub use lookup::{Catalog, Claims};
 pub use place::{KeyTag, Place};
+pub use query::{NameFilter, OsFilter, PipFilter, PythonFilter, Query, Status};
 pub use record::{
     Accounts, BaseRecord, Keys, LayerRecord, OsRequest, PackageRecord, Record, RecordLayer,
     RequestRecord,
 };
 pub use signing::{SecretKey, SecretKeyError};
+pub use sync::{Synced, put_local};
+pub use token::PageToken;
 pub use trust::{Belief, LayerStatement, Signature, Statement, Trust};

@@ -87,7 +87,7 @@ fn verb(stage: Stage) -> &'static str {
     match stage {
         Stage::Resolve => "resolving",
         Stage::Fetch => "fetching",
-        Stage::Base => "reading",
+        Stage::Base | Stage::Records => "reading",
         Stage::Layer => "layering",
         Stage::Configure => "configuring",
         Stage::Unpack => "unpacking",
@@ -100,7 +100,7 @@ fn verb(stage: Stage) -> &'static str {
 fn bar(stage: Stage, name: &str, total: Option<u64>) -> ProgressBar {
     let bytes = !matches!(
         stage,
-        Stage::Resolve | Stage::Configure | Stage::Unpack | Stage::Run
+        Stage::Resolve | Stage::Configure | Stage::Unpack | Stage::Records | Stage::Run
     );
     let template = match (total, bytes) {
         (Some(_), true) => "{prefix:>12} {msg:<32!} {bar:24} {bytes:>10}/{total_bytes}",

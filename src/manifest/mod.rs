@@ -37,6 +37,7 @@ use std::sync::Arc;
 
 pub use bases::{DEFAULT_BASE, builtin_base, builtin_names};
 pub use model::*;
+pub use requirement::normalise;
 pub use schema::kdl_schema;
 pub use template::{cells, expand};
 

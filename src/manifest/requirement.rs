@@ -47,7 +47,7 @@ impl Requirement {
 }
 
 /// The PEP 503 form of a name: lower case, runs of `-`, `_` and `.` as one `-`.
-pub(super) fn normalise(name: &str) -> String {
+pub fn normalise(name: &str) -> String {
     let mut out = String::with_capacity(name.len());
     for part in name.split(['-', '_', '.']).filter(|part| !part.is_empty()) {
         if !out.is_empty() {

@@ -13,6 +13,7 @@
 //!   runs/<job>/            logs and results of runs
 //!   locks/<name>           advisory locks between processes
 //!   state.sqlite           images, layer keys, roots for gc, jobs, results
+//!   catalog.sqlite         what was read of registries' records (see `catalog::Index`); may vanish at any time
 //! ```
 //!
 //! Every write is temp-file + fsync + rename; many processes may share a store; killing any of them at any
@@ -209,6 +210,11 @@ impl Store {
     /// Opens the state database.
     pub fn state(&self) -> Result<State, StoreError> {
         State::open(&self.base.join("state.sqlite"))
+    }
+
+    /// The database of records that were read from registries; it may be removed at any time.
+    pub fn catalog_path(&self) -> PathBuf {
+        self.base.join("catalog.sqlite")
     }
 
     /// Where artifact `digest` is or would be.

@@ -51,13 +51,8 @@ impl Sample {
         };
         let own = 40_000 + seed * 61_007 % most;
         let layers = vec![
-            layer(&store, "base", 600_000, 1),
-            layer(
-                &store,
-                "own",
-                40_000 + seed * 61_007 % 1_900_000,
-                seed + 1_000,
-            ),
+            layer(&store, "base", 300_000, 1),
+            layer(&store, "own", own, seed + 1_000),
             layer(&store, "shared", 120_000, seed / 8 + 2_000),
             layer(&store, "small", 700, seed + 3_000_000),
         ];

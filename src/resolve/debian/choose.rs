@@ -334,6 +334,15 @@ fn upstream(version: &str) -> String {
         .map_or_else(|_| version.to_owned(), |version| version.upstream_version)
 }
 
+/// Whether the version that a person wrote means the package version `found`: see the head of this file. A text that is
+/// not a Debian version means itself.
+pub fn means_version(wanted: &str, found: &str) -> bool {
+    match found.parse() {
+        Ok(found) => matches_version(wanted, &found),
+        Err(_) => wanted == found,
+    }
+}
+
 /// Whether a manifest's version means `found`; see the head of this file.
 fn matches_version(wanted: &str, found: &Version) -> bool {
     let (epoch, rest) = match wanted.split_once(':') {

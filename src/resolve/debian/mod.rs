@@ -14,7 +14,7 @@ mod release;
 mod solve;
 
 pub use archive::{ArchiveError, ArchiveSpec, Outside, load, login, mirrors};
-pub use choose::{AboveRequest, BaseRequest, BaseSolution, Installed, resolve_above, resolve_base};
+pub use choose::{AboveRequest, BaseRequest, BaseSolution, Installed, means_version, resolve_above, resolve_base};
 pub use openpgp::{Keyring, SignatureError};
 pub use packages::{NotStanzas, Package, Priority, Universe};
 pub use release::Release;
