@@ -35,6 +35,21 @@ impl Uploads {
         };
         turn.lock_owned().await
     }
+
+    /// Other repositories of the registry that have the blob by now, as far as this process saw to it.
+    fn holders(&self, repository: &Reference, blob: &Digest) -> Vec<Reference> {
+        let prefix = format!("{}/", repository.host);
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let others = all.iter().filter_map(|((place, digest), seen)| {
+            let other = place.strip_prefix(&prefix)?;
+            let has = digest == blob && seen.try_lock().is_ok_and(|seen| *seen);
+            (has && other != repository.repository).then(|| Reference {
+                repository: other.to_owned(),
+                ..repository.clone()
+            })
+        });
+        others.collect()
+    }
 }
 
 /// A push to one destination.
@@ -122,10 +137,7 @@ impl<'a> Sender<'a> {
         mounts: &[Reference],
     ) -> Result<Put, CatalogError> {
         let content = LayerBlob::new(self.publisher.source, layer);
-        let mounts: Vec<String> = mounts
-            .iter()
-            .map(|mount| mount.repository.clone())
-            .collect();
+        let mounts = names(mounts.to_vec());
         let elsewhere = layer.content == LayerContent::Registry;
         if !elsewhere {
             self.check(layer)?;
@@ -173,17 +185,19 @@ impl<'a> Sender<'a> {
     ) -> Result<(), CatalogError> {
         let mut seen = self.publisher.uploads.enter(repository, &blob.digest).await;
         let registry = self.catalog.registry();
+        let mounts = self.publisher.uploads.holders(repository, &blob.digest);
         let put = if *seen {
             Put::Existing
         } else if self.dry() {
             match registry.has_blob(repository, blob).await? {
                 true => Put::Existing,
-                false => Put::Uploaded,
+                false => self.predict(blob, &mounts).await?,
             }
         } else {
+            let mounts = names(mounts);
             let content = bytes.to_vec();
             registry
-                .put_blob(repository, blob, &content, &[], &|_| {})
+                .put_blob(repository, blob, &content, &mounts, &|_| {})
                 .await?
         };
         *seen = true;
@@ -288,4 +302,9 @@ impl<'a> Sender<'a> {
             }
         }
     }
+}
+
+fn names(mounts: Vec<Reference>) -> Vec<String> {
+    let names = mounts.into_iter().map(|mount| mount.repository);
+    names.collect()
 }
