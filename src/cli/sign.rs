@@ -212,7 +212,7 @@ impl Job<'_> {
         };
         let (set, built) = self.builder.stored(&order, lock)?;
         let extras = match &built {
-            Some(image) => self.sources.extras(image, locked),
+            Some(image) => self.sources.extras(image, locked)?,
             None => Vec::new(),
         };
         let evidence = match (&built, locked.digest) {

@@ -9,7 +9,7 @@ use super::artifacts::Artifacts;
 use super::bases;
 use super::building::{Order, Timings};
 use super::substitute::Substitutes;
-use crate::catalog::Belief;
+use crate::catalog::{Accounts, Belief};
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::digest::Digest;
@@ -121,7 +121,7 @@ impl<'a> Job<'a> {
         &mut self,
         base: Option<&BaseImage>,
         mut layers: Vec<Layer>,
-        accounts: &(String, String),
+        accounts: &Accounts,
         begun: Instant,
     ) -> Result<Image, Failure> {
         let mut small = self.small_layers(accounts)?;
@@ -185,7 +185,7 @@ impl<'a> Job<'a> {
     }
 
     /// Layers above the wheels: downloads, project files, the user.
-    fn small_layers(&self, (passwd, group): &(String, String)) -> Result<Vec<Layer>, Failure> {
+    fn small_layers(&self, accounts: &Accounts) -> Result<Vec<Layer>, Failure> {
         let store = self.store;
         let mut layers = Vec::new();
         for fetch in &self.order.request.fetches {
@@ -209,8 +209,8 @@ impl<'a> Job<'a> {
         let parts = UserParts {
             user: &user,
             workdir: config.workdir.as_deref(),
-            passwd,
-            group,
+            passwd: &accounts.passwd,
+            group: &accounts.group,
         };
         let layer = files::user(store, parts)?;
         self.document(parts.document(), &layer.comment);

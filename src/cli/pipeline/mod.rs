@@ -1,5 +1,6 @@
 //! The stages in order: lock, build, trees. Nothing here decides anything that a stage decides.
 
+mod accounts;
 pub mod artifacts;
 pub mod bases;
 pub mod building;

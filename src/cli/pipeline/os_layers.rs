@@ -2,24 +2,21 @@
 
 use std::path::PathBuf;
 
+use super::accounts;
 use super::job::Job;
 use super::materialise::{self, Need};
 use super::sandbox::Dpkg;
 use super::substitute::OsLayer;
 use super::trees;
-use crate::catalog::Belief;
+use crate::catalog::{Accounts, Belief};
 use crate::cli::failure::Failure;
 use crate::diagnostic::Kind;
 use crate::digest::Digest;
-use crate::identity;
 use crate::layer::debian::{self, Built, DebianRequest, build_base, build_os};
 use crate::layer::{Layer, LayerContent};
 use crate::lock::{LockedBase, LockedDeb};
 use crate::progress::Progress;
-use crate::resolve::base::{BaseImage, read_files};
-
-/// The accounts of an image's user land, as text.
-const ACCOUNTS: [&str; 2] = ["etc/passwd", "etc/group"];
+use crate::resolve::base::BaseImage;
 
 /// What an image has of OS layers so far.
 #[derive(Debug, Default)]
@@ -229,15 +226,18 @@ impl Job<'_> {
         &self,
         from: Option<&BaseImage>,
         os: &OsLayers,
-    ) -> Result<((String, String), Vec<Layer>), Failure> {
+    ) -> Result<(Accounts, Vec<Layer>), Failure> {
         let mut layers = os.layers();
         if let (true, Some(base)) = (layers.is_empty(), from) {
-            let contents = &base.contents;
-            return Ok(((contents.passwd.clone(), contents.group.clone()), layers));
+            let accounts = Accounts {
+                passwd: base.contents.passwd.clone(),
+                group: base.contents.group.clone(),
+            };
+            return Ok((accounts, layers));
         }
         let top = os.own.as_ref().or(os.base.as_ref());
         if let Some(told) = top.and_then(|os| os.accounts.clone()) {
-            return Ok(((told.passwd, told.group), layers));
+            return Ok((told, layers));
         }
         if layers
             .iter()
@@ -251,30 +251,7 @@ impl Job<'_> {
         let blobs: Vec<Digest> = base
             .chain(layers.iter().map(|layer| layer.digest))
             .collect();
-        Ok((self.read_accounts(&blobs)?, layers))
-    }
-
-    fn read_accounts(&self, blobs: &[Digest]) -> Result<(String, String), Failure> {
-        let key = identity::key(&serde_json::json!({ "files": ACCOUNTS, "of": blobs, "v": 1 }));
-        if let Some(known) = self.state.document(&key)?
-            && let Ok(known) = serde_json::from_str(&known)
-        {
-            return Ok(known);
-        }
-        let files = read_files(self.store, blobs, &ACCOUNTS)?;
-        let text = |path: &str| {
-            files
-                .get(path)
-                .map(|bytes| String::from_utf8_lossy(bytes).into_owned())
-        };
-        let found = (
-            text(ACCOUNTS[0]).unwrap_or_default(),
-            text(ACCOUNTS[1]).unwrap_or_default(),
-        );
-        if let Ok(document) = serde_json::to_string(&found) {
-            self.state.put_document(&key, &document)?;
-        }
-        Ok(found)
+        Ok((accounts::read(self.store, self.state, &blobs)?, layers))
     }
 }
 

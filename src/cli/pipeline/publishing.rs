@@ -5,9 +5,10 @@ use std::process::{Command, Stdio};
 
 use futures_util::future::{BoxFuture, FutureExt};
 
+use super::accounts;
 use super::content::Content;
-use crate::catalog::Catalog;
 use crate::catalog::publish::{Edition, Extras, Facts, Materialise, describe};
+use crate::catalog::{Accounts, Catalog};
 use crate::cli::failure::{Failure, Plain};
 use crate::diagnostic::Kind;
 use crate::digest::Digest;
@@ -79,12 +80,12 @@ impl Sources<'_> {
             record,
             lock: fragment.to_text(),
             sbom: sbom::document(image, self.lock, locked, &licences),
-            extras: self.extras(image, locked),
+            extras: self.extras(image, locked)?,
         })
     }
 
     /// What is known of the image's layers beside their descriptors.
-    pub fn extras(&self, image: &Image, locked: &LockedImage) -> Vec<Extras> {
+    pub fn extras(&self, image: &Image, locked: &LockedImage) -> Result<Vec<Extras>, Failure> {
         let base: Option<Reference> = match &locked.base {
             LockedBase::From { reference, .. } => reference.parse().ok(),
             LockedBase::Debian { .. } => None,
@@ -94,12 +95,32 @@ impl Sources<'_> {
             let base = base.iter().filter(|_| index < image.base_layers);
             let holders = self.holders.iter();
             let holders = holders.filter(|_| layer.content == LayerContent::Registry);
-            Extras {
+            Ok(Extras {
+                accounts: self.accounts(image, locked, index)?,
                 elsewhere: base.chain(holders).cloned().collect(),
                 ..Extras::default()
-            }
+            })
         });
         extras.collect()
+    }
+
+    /// The accounts that an OS layer leaves, as far as everything up to it is in the store.
+    fn accounts(
+        &self,
+        image: &Image,
+        locked: &LockedImage,
+        index: usize,
+    ) -> Result<Option<Accounts>, Failure> {
+        let debian = matches!(locked.base, LockedBase::Debian { .. });
+        let own = !locked.debs.is_empty();
+        let end = image.base_layers + usize::from(debian) + usize::from(own);
+        let below = &image.layers[..=index];
+        let here = |layer: &Layer| self.store.blob(&layer.digest).is_some();
+        if !(image.base_layers..end).contains(&index) || !below.iter().all(here) {
+            return Ok(None);
+        }
+        let blobs: Vec<Digest> = below.iter().map(|layer| layer.digest).collect();
+        accounts::read(self.store, &self.store.state()?, &blobs).map(Some)
     }
 }
 
