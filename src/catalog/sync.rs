@@ -174,7 +174,7 @@ fn receive(
 fn read(fetched: &Fetched) -> Result<Entry, String> {
     let manifest = fetched.manifest.as_ref().map_err(Clone::clone)?;
     let entry = Entry::read(&embedded(manifest, Record::MEDIA_TYPE)?)?;
-    match entry.digest() == fetched.record {
+    match entry.document() == fetched.record {
         true => Ok(entry),
         false => Err("its document is not the one that its tag names".into()),
     }

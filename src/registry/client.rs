@@ -195,10 +195,9 @@ impl Registry {
             .map_err(|_| malformed("it leads to something that is not a URL"))?;
         let _ = url.set_username("");
         let _ = url.set_password(None);
-        if url.scheme() == "http" && from.scheme() == "https" {
-            if url.host() != from.host() || url.set_scheme("https").is_err() {
-                return Err(malformed("it leads from HTTPS to HTTP"));
-            }
+        let downgrade = url.scheme() == "http" && from.scheme() == "https";
+        if downgrade && (url.host() != from.host() || url.set_scheme("https").is_err()) {
+            return Err(malformed("it leads from HTTPS to HTTP"));
         }
         match url.scheme() {
             "https" | "http" => Ok(url),

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -97,7 +97,6 @@ struct Shared {
     weather: Mutex<Weather>,
     stopped: AtomicBool,
     served: AtomicU32,
-    body_bytes: AtomicU64,
     seen: Mutex<BTreeMap<String, u32>>,
     told: Mutex<Vec<String>>,
     tokens: Mutex<BTreeMap<String, u32>>,
@@ -114,7 +113,6 @@ impl Proxy {
             weather: Mutex::new(weather),
             stopped: AtomicBool::new(false),
             served: AtomicU32::new(0),
-            body_bytes: AtomicU64::new(0),
             seen: Mutex::default(),
             told: Mutex::default(),
             tokens: Mutex::default(),
@@ -151,16 +149,6 @@ impl Proxy {
     /// What went wrong so far.
     pub fn told(&self) -> Vec<String> {
         self.shared.told.lock().unwrap().clone()
-    }
-
-    /// Requests so far.
-    pub fn served(&self) -> u32 {
-        self.shared.served.load(Ordering::Relaxed)
-    }
-
-    /// Bytes of request bodies so far.
-    pub fn body_bytes(&self) -> u64 {
-        self.shared.body_bytes.load(Ordering::Relaxed)
     }
 }
 
@@ -402,8 +390,7 @@ impl Shared {
             Some(Fault::WrongRequest) => manner.flip = Some(somewhere(request, random)),
             _ => {}
         }
-        let sent = copy(request, body, &mut &upstream, manner)?;
-        self.body_bytes.fetch_add(sent, Ordering::Relaxed);
+        copy(request, body, &mut &upstream, manner)?;
         if fault == Some(Fault::ResetRequest) {
             return Ok(Next::Reset);
         }

@@ -152,17 +152,22 @@ fn hostile_records_are_told_once_and_keep_nobody_else_from_being_found() {
     }
     let fine = serde_json::to_vec(&record("poisoned", 5, &["numpy==6.6"])).unwrap();
     let other = KeyTag::Record(Digest::of("something else")).tag();
-    put_manifest(&server, &other, &manifest(&fine), &[fine.clone()]);
+    put_manifest(
+        &server,
+        &other,
+        &manifest(&fine),
+        std::slice::from_ref(&fine),
+    );
     expected.push((other, "not the one that its tag names"));
     let tag = KeyTag::Record(Digest::of("not embedded")).tag();
     let mut bare = manifest(&fine);
     bare["config"].as_object_mut().unwrap().remove("data");
-    put_manifest(&server, &tag, &bare, &[fine.clone()]);
+    put_manifest(&server, &tag, &bare, std::slice::from_ref(&fine));
     expected.push((tag, "embeds no document"));
     let tag = KeyTag::Record(Digest::of("changed")).tag();
     let mut changed = manifest(&fine);
     changed["config"]["data"] = "e30=".into();
-    put_manifest(&server, &tag, &changed, &[fine.clone()]);
+    put_manifest(&server, &tag, &changed, std::slice::from_ref(&fine));
     expected.push((tag, "does not have its digest"));
     let tag = KeyTag::Record(Digest::of("another type")).tag();
     let mut changed = manifest(&fine);

@@ -38,7 +38,7 @@ impl Entry {
     }
 
     /// Digest of the record's document.
-    pub fn digest(&self) -> Digest {
+    pub fn document(&self) -> Digest {
         self.summary.record
     }
 }

@@ -75,10 +75,9 @@ impl Sender<'_> {
         let record = part
             .key
             .map(|key| layer_record(part.layer, key, part.extras));
-        let pinned = match &record {
-            Some((record, paths)) => Some((Artifact::of_layer(record), record, paths)),
-            None => None,
-        };
+        let pinned = record
+            .as_ref()
+            .map(|(record, paths)| (Artifact::of_layer(record), record, paths));
         let tag = part.key.map(|key| KeyTag::Layer(key).tag());
         let found = match &tag {
             Some(tag) => self.found(tag).await?,
@@ -91,8 +90,13 @@ impl Sender<'_> {
             false => self.layer(&cache, part.layer, &mounts).await?,
         }
         if let (Some((artifact, _, paths)), Some(tag), None) = (&pinned, &tag, found) {
-            self.artifact(&cache, artifact, paths.as_deref(), &[tag.clone()])
-                .await?;
+            self.artifact(
+                &cache,
+                artifact,
+                paths.as_deref(),
+                std::slice::from_ref(tag),
+            )
+            .await?;
         }
         if part.wanted && *repository != cache {
             self.layer(repository, part.layer, &[cache]).await?;

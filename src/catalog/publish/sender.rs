@@ -20,7 +20,10 @@ use crate::store::LockGuard;
 /// Which blobs this process has seen to, by repository: no two tasks send the same blob, and what was sent, or in a dry
 /// run would have been, is not asked for again.
 #[derive(Debug, Default)]
-pub struct Uploads(Mutex<BTreeMap<(Reference, Digest), Arc<tokio::sync::Mutex<bool>>>>);
+pub struct Uploads(Mutex<BTreeMap<(Reference, Digest), Turn>>);
+
+/// Held by the task that sees to a blob; true: the repository has it by now.
+type Turn = Arc<tokio::sync::Mutex<bool>>;
 
 impl Uploads {
     /// Waits for its turn; true: the repository has the blob by now.
