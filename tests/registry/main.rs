@@ -8,6 +8,7 @@
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod bases;
 mod crowd;
+mod documents;
 #[path = "../cli/engines.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod engines;
@@ -24,6 +25,7 @@ mod lab;
 mod project;
 mod push;
 mod records;
+mod removal;
 mod reuse;
 mod sample;
 mod sbom;
