@@ -35,7 +35,7 @@ pub struct Arguments {
     #[command(flatten)]
     target: Target,
     /// Only these platforms; default: all that the image declares
-    #[arg(long, value_name = "PLATFORM")]
+    #[arg(long, value_name = "PLATFORM", value_parser = super::platforms())]
     platform: Vec<Platform>,
     /// Ask the registry what it has, and tell what would be sent; write nothing
     #[arg(long)]
