@@ -14,7 +14,7 @@ mod explaining;
 mod index;
 mod judges;
 #[path = "../registry/lab.rs"]
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 mod lab;
 mod layers;
 mod loading;
@@ -25,6 +25,7 @@ mod project;
 mod purity;
 mod support;
 mod surface;
+mod team {}
 mod unprivileged;
 #[path = "../robustness/wares.rs"]
 #[allow(dead_code)]
