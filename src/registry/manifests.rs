@@ -3,7 +3,7 @@
 
 use reqwest::{Method, header};
 
-use super::auth::Access;
+use super::grants::Access;
 use super::client::Answer;
 use super::push::BODY_LIMIT;
 use super::{Reference, Registry, RegistryError};

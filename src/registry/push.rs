@@ -2,7 +2,7 @@
 
 use reqwest::{Method, StatusCode, header};
 
-use super::auth::Access;
+use super::grants::Access;
 use super::client::{Answer, Ask};
 use super::manifests::found;
 use super::upload::{Session, Upload};

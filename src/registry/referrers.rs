@@ -7,7 +7,7 @@ use reqwest::{Method, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::auth::Access;
+use super::grants::Access;
 use super::client::Answer;
 use super::manifests::found;
 use super::pages::Bounds;

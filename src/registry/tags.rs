@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use reqwest::Method;
 use serde::Deserialize;
 
-use super::auth::Access;
+use super::grants::Access;
 use super::client::Answer;
 use super::error::tame;
 use super::manifests::found;

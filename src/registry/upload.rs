@@ -6,7 +6,7 @@ use reqwest::{Method, Response, StatusCode, header};
 use tokio::time::MissedTickBehavior;
 use url::Url;
 
-use super::auth::Access;
+use super::grants::Access;
 use super::body::{self, Meter, Span};
 use super::client::{Answer, Ask};
 use super::push::BODY_LIMIT;
