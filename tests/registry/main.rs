@@ -8,6 +8,7 @@
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod bases;
 mod crowd;
+mod disk;
 mod documents;
 #[path = "../cli/engines.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
@@ -15,6 +16,7 @@ mod engines;
 mod faults;
 mod find;
 mod fixtures;
+mod gales;
 #[path = "../robustness/server.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod index;
@@ -23,6 +25,7 @@ mod lab;
 #[path = "../robustness/lab.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod project;
+mod proxy;
 mod push;
 mod records;
 mod removal;
@@ -36,6 +39,9 @@ mod story;
 mod substitution;
 mod sync;
 mod team;
+mod uploads;
 #[path = "../robustness/wares.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod wares;
+mod weather;
+mod wire;
