@@ -19,6 +19,7 @@ mod fixtures;
 mod index;
 mod killed;
 mod lab;
+mod pages;
 #[path = "../robustness/lab.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod project;
@@ -26,7 +27,9 @@ mod push;
 mod records;
 mod reuse;
 mod sample;
+mod satisfies;
 mod sbom;
+mod show;
 mod sign;
 mod sources;
 mod storms;
