@@ -154,21 +154,6 @@ fn making(judge: &mut Judge) {
     judge.check("metadata", &made);
     judge.printed("show", &["show", "b"]);
     judge.printed("base", &["show", "base", "minimal"]);
-    judge.printed("find", &["find", "--pip", "alpha"]);
-    let nothing = judge.printed(
-        "find",
-        &[
-            "find",
-            "--satisfies",
-            "imagewright.kdl:b",
-            "--name",
-            "a",
-            "--python",
-            "3",
-        ],
-    );
-    assert!(nothing["images"].as_array().is_some());
-    judge.printed("record", &["show", "a", "--local"]);
     judge.printed("why", &["why", "b"]);
     judge.printed("why", &["why", "b", "--against", "a"]);
     judge.printed("diff", &["diff", "a", "b"]);
