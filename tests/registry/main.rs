@@ -22,6 +22,7 @@ mod gales;
 mod index;
 mod killed;
 mod lab;
+mod pages;
 #[path = "../robustness/lab.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod project;
@@ -31,7 +32,9 @@ mod records;
 mod removal;
 mod reuse;
 mod sample;
+mod satisfies;
 mod sbom;
+mod show;
 mod sign;
 mod sources;
 mod storms;
