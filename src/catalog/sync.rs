@@ -20,8 +20,10 @@ const AT_A_TIME: usize = 16;
 const BATCH: usize = 2000;
 /// How long a record waits for others to be written with.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Bytes of manifests after which their records are written at once.
+const BATCH_BYTES: usize = 32 << 20;
 /// Records that may wait to be written.
-const WAITING: usize = 256;
+const WAITING: usize = 16;
 /// As many unanswered requests in a row end the work.
 const UNANSWERED: usize = 8;
 
@@ -148,14 +150,16 @@ fn receive(
     }
     let (mut entries, mut refused) = (Vec::new(), Vec::new());
     let mut begun = Instant::now();
+    let mut bytes = 0;
     while let Some(fetched) = receiver.blocking_recv() {
+        bytes += fetched.manifest.as_ref().map_or(0, Vec::len);
         match read(&fetched) {
             Ok(entry) => entries.push(entry),
             Err(reason) => refused.push((fetched.record, shown(&reason))),
         }
-        if entries.len() >= BATCH || begun.elapsed() > PATIENCE {
+        if entries.len() >= BATCH || bytes >= BATCH_BYTES || begun.elapsed() > PATIENCE {
             synced.new += writer.put(&mut std::mem::take(&mut entries))?;
-            begun = Instant::now();
+            (begun, bytes) = (Instant::now(), 0);
         }
     }
     if !entries.is_empty() {

@@ -15,7 +15,6 @@ use url::Url;
 use super::challenge::Challenge;
 use super::client::{Registry, read_limited};
 use super::error::tame;
-use super::reference::is_loopback;
 use super::{Credential, Reference, RegistryError};
 use crate::ambient::{Login, redact};
 
@@ -111,7 +110,20 @@ fn basic(login: &Login) -> String {
 fn secrets(login: &Login) -> Vec<String> {
     let encoded = basic(login);
     let encoded = encoded.trim_start_matches("Basic ");
-    vec![login.password.clone(), encoded.to_owned()]
+    let mut secrets = vec![login.password.clone(), encoded.to_owned()];
+    if login.password.is_empty() {
+        secrets.push(login.username.clone());
+    }
+    secrets
+}
+
+impl Credential {
+    fn secrets(&self) -> Vec<String> {
+        match self {
+            Self::Login(login) => secrets(login),
+            Self::IdentityToken(token) => vec![token.clone()],
+        }
+    }
 }
 
 /// A proof and what it is good for.
@@ -120,6 +132,8 @@ pub(super) struct Grant {
     number: u64,
     scopes: Scopes,
     proof: Proof,
+    /// What the proof was got for; the registry may know it from its token server.
+    credential: Option<Credential>,
 }
 
 impl Grant {
@@ -152,15 +166,25 @@ impl Grants {
     pub fn secrets(&self, reference: &Reference) -> Vec<String> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let grants = known.get(&key(reference)).into_iter().flatten();
-        grants.flat_map(|grant| grant.proof.secrets()).collect()
+        let credentials = grants.clone().filter_map(|grant| grant.credential.as_ref());
+        let all = grants.flat_map(|grant| grant.proof.secrets());
+        all.chain(credentials.flat_map(Credential::secrets))
+            .collect()
     }
 
-    fn keep(&self, reference: &Reference, scopes: Scopes, proof: Proof) -> Grant {
+    fn keep(
+        &self,
+        reference: &Reference,
+        scopes: Scopes,
+        proof: Proof,
+        credential: Option<Credential>,
+    ) -> Grant {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let grant = Grant {
             number,
             scopes,
             proof,
+            credential,
         };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let grants = known.entry(key(reference)).or_default();
@@ -212,7 +236,7 @@ impl Registry {
         let found = tokio::task::spawn_blocking(move || credentials.find(&subject)).await;
         let credential = found.ok().transpose()?.flatten();
         let mut scopes = wanted.clone();
-        let proof = match (challenge, credential) {
+        let proof = match (challenge, credential.clone()) {
             (Challenge::Basic, Some(Credential::Login(login))) => Proof::Basic(login),
             (Challenge::Basic, _) => {
                 return Err(RegistryError::NoCredentials {
@@ -231,42 +255,40 @@ impl Registry {
                 let named = scope.as_deref().filter(|scope| scope.len() <= SCOPES.1);
                 let named = named.unwrap_or_default().split_whitespace();
                 named.take(SCOPES.0).for_each(|scope| scopes.add(scope));
-                let plain = self.is_plain(&reference.host);
-                Proof::Bearer(
-                    self.token(&realm, service.as_deref(), &scopes, credential, plain)
-                        .await?,
-                )
+                let service = service.as_deref();
+                let token = self.token(&reference.host, &realm, service, &scopes, credential);
+                Proof::Bearer(token.await?)
             }
         };
-        Ok(self.grants.keep(reference, scopes, proof))
+        Ok(self.grants.keep(reference, scopes, proof, credential))
     }
 
     async fn token(
         &self,
+        host: &str,
         realm: &str,
         service: Option<&str>,
         scopes: &Scopes,
         credential: Option<Credential>,
-        plain: bool,
     ) -> Result<String, RegistryError> {
-        let shown = redact(realm);
+        let (host, shown) = (host.to_owned(), redact(realm));
         let refused = |reason| RegistryError::NoToken {
+            host: host.clone(),
             url: shown.clone(),
             reason,
         };
         let mut url = Url::parse(realm).map_err(|_| refused("its address is not a URL"))?;
         let _ = url.set_username("");
         let _ = url.set_password(None);
-        let safe = url.scheme() == "https" || plain || url.host_str().is_some_and(is_loopback);
-        if !safe && credential.is_some() {
-            return Err(RegistryError::InsecureTokenServer { url: shown });
+        match url.scheme() {
+            "https" => {}
+            "http" if self.is_plain(&host) => {}
+            "http" => return Err(RegistryError::InsecureTokenServer { host, url: shown }),
+            _ => return Err(refused("its address is not one of HTTP")),
         }
-        let what = format!("a token of {shown}");
-        let secrets = match &credential {
-            Some(Credential::Login(login)) => secrets(login),
-            Some(Credential::IdentityToken(token)) => vec![token.clone()],
-            None => Vec::new(),
-        };
+        let what = format!("a token of {shown} for {host}");
+        let secrets = credential.as_ref().map(Credential::secrets);
+        let secrets = secrets.unwrap_or_default();
         let request = token_request(url, service, scopes, credential.as_ref());
         self.transfers.request();
         let response = self.http.once(request, self.patience.answer).await?;
@@ -357,9 +379,9 @@ mod tests {
         let mut mount = push.clone();
         mount.add("repository:other:pull");
         assert!(grants.find(&reference, &pull).is_none());
-        grants.keep(&reference, pull.clone(), Proof::Bearer("one".into()));
+        grants.keep(&reference, pull.clone(), Proof::Bearer("one".into()), None);
         assert!(grants.find(&reference, &push).is_none());
-        let two = grants.keep(&reference, push.clone(), Proof::Bearer("two".into()));
+        let two = grants.keep(&reference, push.clone(), Proof::Bearer("two".into()), None);
         assert_eq!(grants.find(&reference, &pull).unwrap().number, two.number);
         assert!(grants.find(&reference, &mount).is_none());
         assert!(grants.find(&"a.b/d".parse().unwrap(), &pull).is_none());
@@ -375,7 +397,7 @@ mod tests {
         for n in 0..100 {
             let mut scopes = Scopes::of("c", Access::Pull);
             scopes.add(&format!("x:{n}:y"));
-            grants.keep(&reference, scopes, Proof::Bearer(n.to_string()));
+            grants.keep(&reference, scopes, Proof::Bearer(n.to_string()), None);
         }
         assert!(grants.secrets(&reference).len() <= GRANTS);
     }

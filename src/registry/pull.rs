@@ -80,7 +80,7 @@ impl Registry {
                 Ok(()) => break,
                 Err(error) => waits.after(error).await?,
             }
-            if coming.best > before {
+            if coming.best - before >= LEAST {
                 waits.progress();
             }
         }

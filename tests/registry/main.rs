@@ -14,6 +14,8 @@ mod engines;
 mod faults;
 mod find;
 mod fixtures;
+mod hostile;
+mod impostor;
 #[path = "../robustness/server.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod index;
@@ -33,6 +35,7 @@ mod storms;
 mod story;
 mod substitution;
 mod sync;
+mod traps;
 #[path = "../robustness/wares.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod wares;

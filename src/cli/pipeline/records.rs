@@ -132,7 +132,7 @@ fn bring_up_to_date(
     let _one_at_a_time = store.lock(&format!("sync-{name}"))?;
     match context.wait(catalog.sync(index, &*context.progress)) {
         Ok(synced) => {
-            tell(context, &synced);
+            tell(context, &place.to_string(), &synced);
             if let Some(error) = synced.unanswered {
                 stale(&format!("some records could not be read ({error})"));
             }
@@ -146,9 +146,10 @@ fn bring_up_to_date(
     }
 }
 
-fn tell(context: &Context, synced: &Synced) {
+fn tell(context: &Context, place: &str, synced: &Synced) {
     for (tag, reason) in synced.refused.iter().take(TOLD) {
-        let warning = format!("{tag} is not a record that can be believed to be one: {reason}");
+        let warning =
+            format!("{tag} in {place} is not a record that can be believed to be one: {reason}");
         context.progress.warn(&warning);
     }
     let more = synced.refused.len().saturating_sub(TOLD);
