@@ -35,6 +35,7 @@ mod storms;
 mod story;
 mod substitution;
 mod sync;
+mod team;
 mod traps;
 #[path = "../robustness/wares.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]

@@ -1,12 +1,15 @@
 //! Traps that need more than one answer: lists without end, token servers, uploads that lead elsewhere, layers that are
 //! bombs.
 
+use std::fs;
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use imagewright::catalog::{KeyTag, Record};
+use imagewright::catalog::{Catalog, KeyTag, Record};
 use imagewright::digest::Digest;
 use imagewright::oci::Descriptor;
 use imagewright::registry::Reference;
@@ -14,7 +17,8 @@ use serde_json::{Value, json};
 
 use crate::hostile::{Deed, Door, Scene, run};
 use crate::impostor::{Answer, Impostor, Request};
-use crate::lab::{Ran, client, login_file, wait};
+use crate::lab::{Options, PREFIX, Ran, Server, client, login_file, wait};
+use crate::project::size_of;
 use crate::sample;
 
 /// One deed with an impostor before the shared registry.
@@ -276,65 +280,47 @@ fn tar_of(size: u64) -> Vec<u8> {
 #[test]
 fn a_layer_that_is_a_bomb_goes_off_nowhere() {
     let scene = Scene::shared();
-    let lab = scene.colleague(scene.server.address(), Deed::Test);
-    let lock = std::fs::read_to_string(lab.project().join("imagewright.lock")).unwrap();
-    let unsure: Vec<&str> = lock
-        .lines()
-        .filter(|line| !line.trim().starts_with("digest "))
-        .collect();
-    lab.write("imagewright.lock", unsure.join("\n") + "\n");
-    let server = crate::lab::Server::docker_registry(crate::lab::Options::default());
-    let manifest = std::fs::read_to_string(lab.project().join("imagewright.kdl")).unwrap();
-    lab.write(
-        "imagewright.kdl",
-        manifest.replace(scene.server.address(), server.address()),
-    );
-    let here = format!("{}/{}", server.address(), crate::lab::PREFIX);
+    let server = Server::docker_registry(Options::default());
     let honest = scene.colleague(server.address(), Deed::Test);
     honest.run(&["push"]).expect(0, &[]);
-
-    // Two gigabytes in two megabytes.
-    let length = 2 << 30;
-    let blob = [tar_of(length), bomb(128)].concat();
+    let here = format!("{}/{PREFIX}", server.address());
     let catalog = sample::catalog(client(&[]), &here);
     let built = honest.run(&["build", "--json"]).expect(0, &[]).out;
     let built: Value = serde_json::from_str(&built).unwrap();
     let set: Digest = built["images"][0]["set"].as_str().unwrap().parse().unwrap();
     let record = wait(catalog.images(&set, &[])).unwrap().records.remove(0);
+    let tag = Reference {
+        tag: Some(KeyTag::Set(set).tag()),
+        ..catalog.place().cache()
+    };
+
+    // Two gigabytes in two megabytes.
+    let length = 2 << 30;
+    let blob = [tar_of(length), bomb(128)].concat();
     for (unpacked, code, word) in [
-        (10_000_u64, 7, "more than its 10000 bytes"),
+        (10_000, 7, "more than its 10000 bytes"),
         (u64::MAX, 0, "a size that cannot be"),
         (length * 8, 0, "a size that cannot be"),
     ] {
         let forged = wait(forge(&catalog, &record, &blob, unpacked));
-        let tag = Reference {
-            tag: Some(KeyTag::Set(set).tag()),
-            ..catalog.place().cache()
-        };
         wait(put_record(&catalog, &tag, &forged));
-        let ran = run(&lab, &["test", "--trust-registry", "--locked"]);
-        ran.expect(code, &[word]);
-        let store = crate::project::size_of(&lab.store());
-        assert!(store < 100 << 20, "{store} bytes are left");
+        let lab = scene.colleague(server.address(), Deed::Test);
+        let lock = fs::read_to_string(lab.project().join("imagewright.lock")).unwrap();
+        let lines = lock.lines();
+        let unsure: Vec<&str> = lines
+            .filter(|line| !line.trim().starts_with("digest "))
+            .collect();
+        lab.write("imagewright.lock", unsure.join("\n") + "\n");
+        run(&lab, &["test", "--trust-registry", "--locked"]).expect(code, &[word]);
+        let left = size_of(&lab.store());
+        assert!(left < 100 << 20, "{left} bytes are left");
+        let own = ["test", "--no-substitute", "--rerun", "--locked"];
+        run(&lab, &own).expect(0, &["SUCCEEDED"]);
     }
-    wait(put_record(
-        &catalog,
-        &Reference {
-            tag: Some(KeyTag::Set(set).tag()),
-            ..catalog.place().cache()
-        },
-        &record,
-    ));
-    run(&lab, &["test", "--no-substitute", "--rerun", "--locked"]).expect(0, &["SUCCEEDED"]);
 }
 
-/// The record's image with another second layer.
-async fn forge(
-    catalog: &imagewright::catalog::Catalog,
-    record: &Record,
-    blob: &[u8],
-    unpacked: u64,
-) -> Record {
+/// The record's image with another last layer.
+async fn forge(catalog: &Catalog, record: &Record, blob: &[u8], unpacked: u64) -> Record {
     let image = Reference {
         digest: Some(record.digest),
         ..catalog.place().image(&record.name)
@@ -380,8 +366,7 @@ async fn forge(
 }
 
 /// Puts a record under a tag, as it is.
-async fn put_record(catalog: &imagewright::catalog::Catalog, tag: &Reference, record: &Record) {
-    use base64::Engine as _;
+async fn put_record(catalog: &Catalog, tag: &Reference, record: &Record) {
     let document = serde_json::to_vec(record).unwrap();
     let mut config = Descriptor::of(Record::MEDIA_TYPE, &document);
     let registry = catalog.registry();
@@ -389,7 +374,7 @@ async fn put_record(catalog: &imagewright::catalog::Catalog, tag: &Reference, re
         .put_blob(tag, &config, &document, &[], &|_| {})
         .await
         .unwrap();
-    config.data = Some(base64::engine::general_purpose::STANDARD.encode(&document));
+    config.data = Some(STANDARD.encode(&document));
     let kind = "application/vnd.oci.image.manifest.v1+json";
     let manifest = json!({"schemaVersion": 2, "mediaType": kind, "artifactType": Record::ARTIFACT_TYPE, "config": config, "layers": []});
     registry
