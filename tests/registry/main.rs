@@ -17,6 +17,8 @@ mod faults;
 mod find;
 mod fixtures;
 mod gales;
+mod hostile;
+mod impostor;
 #[path = "../robustness/server.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod index;
@@ -42,6 +44,7 @@ mod story;
 mod substitution;
 mod sync;
 mod team;
+mod traps;
 mod uploads;
 #[path = "../robustness/wares.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
