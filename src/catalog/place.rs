@@ -97,6 +97,16 @@ impl Place {
         }
     }
 
+    /// All names of an image with these declared tags, its own one first.
+    pub fn names(&self, name: &str, tags: &[String]) -> impl Iterator<Item = Reference> {
+        let tags = tags.iter().map(|tag| Some(tag.as_str()));
+        let all = std::iter::once(None).chain(tags);
+        all.map(move |tag| Reference {
+            tag: Some(self.tag(name, tag)),
+            ..self.image(name)
+        })
+    }
+
     /// The repository of what machines look up.
     pub fn cache(&self) -> Reference {
         match self.layout {

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::layers::layer_record;
-use super::report::{Pushed, Traffic};
+use super::report::Traffic;
 use super::sender::Sender;
 use super::{Extras, Publisher, own_key};
 use crate::catalog::{Catalog, CatalogError, KeyTag, LayerRecord, Record, SecretKey, Wanted};
@@ -50,9 +50,6 @@ pub struct Signed {
     /// Artifacts that were written; none if everything had been signed by this key before.
     pub documents: Traffic,
 }
-
-/// Layer records with the documents of their paths, where those are at hand.
-type LayerRecords = Vec<(LayerRecord, Option<Vec<u8>>)>;
 
 impl Publisher<'_> {
     /// Signs the record that a registry has of an image, and those of its layers.
@@ -102,11 +99,9 @@ impl Publisher<'_> {
             _ => with_known_lock(record, &image.lock),
         };
         sender.sign_records(signer, &record, layers).await?;
-        let mut moved = Pushed::new(String::new(), record.digest);
-        sender.finish(&mut moved);
         Ok(Signed {
             digest: record.digest,
-            documents: moved.documents,
+            documents: sender.document_traffic(),
         })
     }
 }
@@ -151,18 +146,18 @@ async fn adopted(
 }
 
 /// Records of the layers, with what is known here beside the image itself.
-fn own(image: &Image, extras: &[Extras]) -> LayerRecords {
+fn own(image: &Image, extras: &[Extras]) -> Vec<LayerRecord> {
     keyed(image)
         .map(|(index, layer, key)| layer_record(layer, key, extras.get(index)))
         .collect()
 }
 
 /// The registry's records of the layers; one that is of another blob is an error.
-async fn foreign(catalog: &Catalog, image: &Image) -> Result<LayerRecords, CatalogError> {
+async fn foreign(catalog: &Catalog, image: &Image) -> Result<Vec<LayerRecord>, CatalogError> {
     let mut records = Vec::new();
     for (_, layer, key) in keyed(image) {
         let claims = catalog.layers(&key, &[]).await?;
-        let (plain, _) = layer_record(layer, key, None);
+        let plain = layer_record(layer, key, None);
         match claims.records.into_iter().next() {
             Some(record) if record.layer.digest != layer.digest => {
                 return Err(CatalogError::OtherImage {
@@ -171,14 +166,11 @@ async fn foreign(catalog: &Catalog, image: &Image) -> Result<LayerRecords, Catal
                     image: layer.digest,
                 });
             }
-            Some(record) => records.push((
-                LayerRecord {
-                    layer: plain.layer,
-                    ..record
-                },
-                None,
-            )),
-            None => records.push((plain, None)),
+            Some(record) => records.push(LayerRecord {
+                layer: plain.layer,
+                ..record
+            }),
+            None => records.push(plain),
         }
     }
     Ok(records)

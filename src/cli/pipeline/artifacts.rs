@@ -1,5 +1,7 @@
 //! Wheels, debs and downloads: from where the manifest says, and else from the registry that keeps them.
 
+use std::collections::BTreeMap;
+
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
@@ -10,12 +12,12 @@ use crate::cli::failure::Failure;
 use crate::diagnostic::Kind;
 use crate::digest::Digest;
 use crate::http::Http;
-use crate::lock::{Lock, LockedBase, LockedDeb, LockedImage};
+use crate::lock::{Lock, LockedBase, LockedDeb, LockedImage, LockedWheel};
 use crate::manifest::{ImageRequest, Root};
 use crate::oci::ReadError;
 use crate::progress::Progress;
 use crate::source::debian::{DebSource, fetch_debs, snapshot_url};
-use crate::source::{ArtifactMirror, FetchContext, fetch_file, fetch_wheels};
+use crate::source::{ArtifactMirror, FetchContext, SourceError, fetch_file, fetch_wheels};
 use crate::store::Store;
 
 /// Downloads at one time.
@@ -76,21 +78,46 @@ impl Artifacts<'_> {
         lock: &Lock,
         locked: &LockedImage,
     ) -> Result<(), Failure> {
+        let wheels: Vec<_> = wheels(lock, locked).collect();
+        Ok(self.fetch_wheels(request, &wheels).await?)
+    }
+
+    /// Brings the wheels with these SHA-256 into the store, of an image of `requests` that has them all; false if none
+    /// has.
+    pub async fn wheels_again(
+        &self,
+        requests: &[ImageRequest],
+        lock: &Lock,
+        lost: &[Digest],
+    ) -> Result<bool, SourceError> {
+        for request in requests {
+            let platforms = lock.images.get(&request.name.value);
+            for locked in platforms.into_iter().flat_map(BTreeMap::values) {
+                let mut found: Vec<_> = wheels(lock, locked).collect();
+                found.retain(|(_, wheel)| lost.contains(&wheel.sha256));
+                if found.len() == lost.len() {
+                    self.fetch_wheels(request, &found).await?;
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    async fn fetch_wheels(
+        &self,
+        request: &ImageRequest,
+        wheels: &[(&str, &LockedWheel)],
+    ) -> Result<(), SourceError> {
         let indexes: Vec<(String, String)> = request
             .indexes
             .iter()
             .map(|index| (index.name.clone(), index.url.clone()))
             .collect();
-        let wheels: Vec<_> = locked
-            .wheels
-            .iter()
-            .filter_map(|file| lock.wheels.get_key_value(file))
-            .map(|(file, wheel)| (file.as_str(), wheel))
-            .collect();
         let keeper = self.registry.map(Keeper);
         let keeper = keeper.as_ref().map(|keeper| keeper as &dyn ArtifactMirror);
-        fetch_wheels(&wheels, &self.fetching(&indexes, keeper)).await?;
-        Ok(())
+        let context = self.fetching(&indexes, keeper);
+        fetch_wheels(wheels, &context).await.map(drop)
     }
 
     fn fetching<'c>(
@@ -184,4 +211,15 @@ impl Artifacts<'_> {
         })?;
         Ok(meta.len())
     }
+}
+
+/// The wheels of an image, by file name.
+fn wheels<'l>(
+    lock: &'l Lock,
+    locked: &'l LockedImage,
+) -> impl Iterator<Item = (&'l str, &'l LockedWheel)> {
+    let files = locked.wheels.iter();
+    files
+        .filter_map(|file| lock.wheels.get_key_value(file))
+        .map(|(file, wheel)| (file.as_str(), wheel))
 }
