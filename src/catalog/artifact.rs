@@ -48,12 +48,12 @@ impl Artifact {
         Self::new(types, record, None, record.lock.clone())
     }
 
-    /// What is known of a layer; it names the layer's blob, and so keeps it.
+    /// What is known of a layer; it names the layer's blob and that of the paths, and so keeps them.
     pub(super) fn of_layer(record: &LayerRecord) -> Self {
         let types = (LayerRecord::ARTIFACT_TYPE, LayerRecord::MEDIA_TYPE);
         let layer = &record.layer;
         let blob = Descriptor::new(&layer.media_type, layer.digest, layer.size);
-        Self::new(types, record, Some(blob), None)
+        Self::new(types, record, Some(blob), record.paths.clone())
     }
 
     /// The SBOM of an image, which it refers to.

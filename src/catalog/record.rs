@@ -169,6 +169,9 @@ pub struct LayerRecord {
     /// For OS layers: `/etc/passwd` and `/etc/group` as the layer leaves them.
     #[serde(default)]
     pub accounts: Option<Accounts>,
+    /// For layers of wheels: what paths they bring, a blob beside the record.
+    #[serde(default)]
+    pub paths: Option<Descriptor>,
     /// Signatures of [`super::LayerStatement`].
     #[serde(default)]
     pub signatures: Vec<Signature>,
@@ -241,4 +244,6 @@ impl LayerRecord {
     pub const ARTIFACT_TYPE: &'static str = "application/vnd.imagewright.layer.v1";
     /// The media type of the document.
     pub const MEDIA_TYPE: &'static str = "application/vnd.imagewright.layer.v1+json";
+    /// The media type of the document of a layer's paths.
+    pub const PATHS_MEDIA_TYPE: &'static str = "application/vnd.imagewright.paths.v1+json";
 }

@@ -52,6 +52,8 @@ pub struct LayerStatement {
     pub diff_id: Digest,
     /// Digest of the canonical JSON of the accounts, if there are any.
     pub accounts: Option<Digest>,
+    /// Digest of the blob of paths, if there is one.
+    pub paths: Option<Digest>,
 }
 
 impl Statement {
@@ -78,6 +80,7 @@ impl LayerStatement {
             size: layer.size,
             diff_id: layer.diff_id,
             accounts: record.accounts.as_ref().map(identity::key),
+            paths: record.paths.as_ref().map(|paths| paths.digest),
         }
     }
 }

@@ -90,7 +90,8 @@ impl Sender<'_> {
         key: Digest,
         mounts: &[Reference],
     ) -> Result<(), CatalogError> {
-        let artifact = Artifact::of_layer(&layer_record(part.layer, key, part.extras));
+        let (record, paths) = layer_record(part.layer, key, part.extras);
+        let artifact = Artifact::of_layer(&record);
         let tag = KeyTag::Layer(key).tag();
         let found = self.found(&tag).await?;
         if found == Some(artifact.digest()) {
@@ -101,7 +102,10 @@ impl Sender<'_> {
         self.layer(cache, part.layer, mounts).await?;
         match found {
             Some(_) => Ok(()),
-            None => self.artifact(cache, &artifact, None, &[tag]).await,
+            None => {
+                self.artifact(cache, &artifact, paths.as_deref(), &[tag])
+                    .await
+            }
         }
     }
 
@@ -159,12 +163,21 @@ fn parts<'a>(publication: &'a Publication<'_>, known: &[bool]) -> Vec<Part<'a>> 
     parts
 }
 
-/// What is recorded of a layer under its key.
-pub(super) fn layer_record(layer: &Layer, key: Digest, extras: Option<&Extras>) -> LayerRecord {
-    LayerRecord {
+/// What is recorded of a layer under its key, and the document of its paths.
+pub(super) fn layer_record(
+    layer: &Layer,
+    key: Digest,
+    extras: Option<&Extras>,
+) -> (LayerRecord, Option<Vec<u8>>) {
+    let paths = extras.and_then(|extras| extras.paths.clone());
+    let record = LayerRecord {
         v: LayerRecord::VERSION,
         layer: RecordLayer::of(layer, Some(key)),
         accounts: extras.and_then(|extras| extras.accounts.clone()),
+        paths: paths
+            .as_ref()
+            .map(|paths| Descriptor::of(LayerRecord::PATHS_MEDIA_TYPE, paths)),
         signatures: Vec::new(),
-    }
+    };
+    (record, paths)
 }

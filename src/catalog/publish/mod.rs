@@ -75,6 +75,8 @@ pub struct Edition<'a> {
 pub struct Extras {
     /// For OS layers: the accounts that it leaves.
     pub accounts: Option<Accounts>,
+    /// For layers of wheels: the document of the paths that they bring.
+    pub paths: Option<Vec<u8>>,
     /// Repositories that are known to have the blob.
     pub elsewhere: Vec<Reference>,
 }

@@ -125,13 +125,13 @@ impl Sender<'_> {
         &self,
         signer: &SecretKey,
         record: &Record,
-        layers: Vec<LayerRecord>,
+        layers: Vec<(LayerRecord, Option<Vec<u8>>)>,
     ) -> Result<(), CatalogError> {
         let id = signer.public().id();
-        let work = layers.iter().filter_map(|record| {
+        let work = layers.iter().filter_map(|(record, paths)| {
             let signed = signer.sign_layer(record)?;
             let tag = KeyTag::Layer(signed.layer.key?).signed(&id);
-            Some(self.sign_layer(signed, tag))
+            Some(self.sign_layer(signed, paths.as_deref(), tag))
         });
         stream::iter(work)
             .buffer_unordered(AT_ONCE)
@@ -156,13 +156,18 @@ impl Sender<'_> {
         self.artifact(&cache, &artifact, None, &tags).await
     }
 
-    async fn sign_layer(&self, signed: LayerRecord, tag: String) -> Result<(), CatalogError> {
+    async fn sign_layer(
+        &self,
+        signed: LayerRecord,
+        paths: Option<&[u8]>,
+        tag: String,
+    ) -> Result<(), CatalogError> {
         if self.found(&tag).await?.is_some() {
             return Ok(());
         }
         let cache = self.catalog.place().cache();
         let artifact = Artifact::of_layer(&signed);
-        self.artifact(&cache, &artifact, None, &[tag]).await
+        self.artifact(&cache, &artifact, paths, &[tag]).await
     }
 }
 

@@ -51,6 +51,9 @@ pub struct Signed {
     pub documents: Traffic,
 }
 
+/// Layer records with the documents of their paths, where those are at hand.
+type LayerRecords = Vec<(LayerRecord, Option<Vec<u8>>)>;
+
 impl Publisher<'_> {
     /// Signs the record that a registry has of an image, and those of its layers.
     ///
@@ -146,18 +149,18 @@ async fn adopted(
 }
 
 /// Records of the layers, with what is known here beside the image itself.
-fn own(image: &Image, extras: &[Extras]) -> Vec<LayerRecord> {
+fn own(image: &Image, extras: &[Extras]) -> LayerRecords {
     keyed(image)
         .map(|(index, layer, key)| layer_record(layer, key, extras.get(index)))
         .collect()
 }
 
 /// The registry's records of the layers; one that is of another blob is an error.
-async fn foreign(catalog: &Catalog, image: &Image) -> Result<Vec<LayerRecord>, CatalogError> {
+async fn foreign(catalog: &Catalog, image: &Image) -> Result<LayerRecords, CatalogError> {
     let mut records = Vec::new();
     for (_, layer, key) in keyed(image) {
         let claims = catalog.layers(&key, &[]).await?;
-        let plain = layer_record(layer, key, None);
+        let (plain, _) = layer_record(layer, key, None);
         match claims.records.into_iter().next() {
             Some(record) if record.layer.digest != layer.digest => {
                 return Err(CatalogError::OtherImage {
@@ -166,11 +169,14 @@ async fn foreign(catalog: &Catalog, image: &Image) -> Result<Vec<LayerRecord>, C
                     image: layer.digest,
                 });
             }
-            Some(record) => records.push(LayerRecord {
-                layer: plain.layer,
-                ..record
-            }),
-            None => records.push(plain),
+            Some(record) => records.push((
+                LayerRecord {
+                    layer: plain.layer,
+                    ..record
+                },
+                None,
+            )),
+            None => records.push((plain, None)),
         }
     }
     Ok(records)
