@@ -10,6 +10,7 @@ use imagewright::digest::Digest;
 use imagewright::identity::PythonDocument;
 use imagewright::layer::build::build_wheel_layers;
 use imagewright::layer::plan::{PinnedWheel, WheelPlan, plan};
+use imagewright::layer::Told;
 use imagewright::layer::recipe::Recipe;
 use imagewright::layer::wheel::{NameVersion, RecordHash};
 use imagewright::layer::{Layer, LayerError};
@@ -78,7 +79,7 @@ impl Fixture {
     }
 
     pub fn plan(&self, wheels: &[PinnedWheel]) -> Result<WheelPlan, LayerError> {
-        plan(&self.store, &python(), wheels, 2)
+        plan(&self.store, &python(), wheels, &Told::new(), 2)
     }
 
     pub fn build(&self, wheels: &[PinnedWheel], jobs: usize) -> Result<Vec<Layer>, LayerError> {

@@ -7,9 +7,10 @@ use super::sender::Sender;
 use super::sign::with_known_lock;
 use super::{Edition, own_key};
 use crate::catalog::artifact::Artifact;
-use crate::catalog::{CatalogError, KeyTag, LayerRecord, Record, SecretKey};
+use crate::catalog::{CatalogError, KeyTag, LayerRecord, Record, SecretKey, Statement};
 use crate::digest::Digest;
 use crate::lock::Lock;
+use crate::manifest::TrustedKey;
 use crate::oci::Descriptor;
 use crate::registry::Reference;
 
@@ -88,7 +89,7 @@ impl Sender<'_> {
         Ok(artifact.digest())
     }
 
-    /// Puts the signed variants of an image's layers and of its record that are absent. `written` is the record that
+    /// Puts the signed variants of an image's layers and of its record that are absent or say less. `written` is the record that
     /// this push has made.
     pub(super) async fn sign(
         &self,
@@ -141,11 +142,13 @@ impl Sender<'_> {
         let mut tags = Vec::new();
         for key in key_tags(&signed) {
             let tag = key.signed(&id);
-            if self.found(&tag).await?.is_none() {
+            let enough = match self.known_record(&tag, &signed).await? {
+                Some(known) => says_as_much(&known, &signed, &signer.public()),
+                // In a dry run, it would be there.
+                None => self.is_put(&tag),
+            };
+            if !enough {
                 tags.push(tag);
-            } else {
-                // In a dry run it may be there only as if.
-                self.known_record(&tag, &signed).await?;
             }
         }
         if tags.is_empty() {
@@ -176,6 +179,15 @@ fn key_tags(record: &Record) -> [KeyTag; 2] {
         KeyTag::Image(record.keys.image),
         KeyTag::Set(record.keys.set),
     ]
+}
+
+/// Whether `key` has signed in `known` what it signs in `signed`, or that with another lock. What it signed before
+/// without a lock, because it did not know the one beside the record, gives way to what vouches for a lock too.
+fn says_as_much(known: &Record, signed: &Record, key: &TrustedKey) -> bool {
+    let statement = Statement::of(known);
+    let mut signatures = known.signatures.iter();
+    signatures.any(|signature| signature.is_of(key, &statement))
+        && (known.lock.is_some() || signed.lock.is_none())
 }
 
 /// Whether two records are of the same image, whoever pushed it under whatever name.

@@ -217,6 +217,12 @@ impl<'a> Sender<'a> {
         self.named(&self.catalog.tagged(tag)).await
     }
 
+    /// Whether this process has put a tag of the cache, or in a dry run would have.
+    pub(super) fn is_put(&self, tag: &str) -> bool {
+        let known = self.publisher.uploads.manifest(&self.catalog.tagged(tag));
+        known.is_some()
+    }
+
     /// What a tag that never moves, or a digest, names.
     async fn named(&self, reference: &Reference) -> Result<Option<Digest>, CatalogError> {
         let uploads = self.publisher.uploads;

@@ -12,8 +12,8 @@ use crate::cli::failure::Failure;
 use crate::diagnostic::Kind;
 use crate::digest::Digest;
 use crate::http::Http;
-use crate::lock::{Lock, LockedBase, LockedDeb, LockedImage, LockedWheel};
-use crate::manifest::{ImageRequest, Root};
+use crate::lock::{Lock, LockedBase, LockedDeb, LockedImage};
+use crate::manifest::{FetchSpec, ImageRequest, Root};
 use crate::oci::ReadError;
 use crate::progress::Progress;
 use crate::source::debian::{DebSource, fetch_debs, snapshot_url};
@@ -57,32 +57,37 @@ impl ArtifactMirror for Keeper<'_> {
 }
 
 impl Artifacts<'_> {
-    /// Brings the wheels and downloads of an image into the store.
-    pub async fn fetch(
-        &self,
-        request: &ImageRequest,
-        lock: &Lock,
-        locked: &LockedImage,
-    ) -> Result<(), Failure> {
-        self.wheels(request, lock, locked).await?;
-        for fetch in &request.fetches {
-            let context = self.fetching(&[], None);
-            fetch_file(&fetch.to, &fetch.url, &fetch.sha256, &context).await?;
-        }
+    /// Brings a download into the store.
+    pub async fn download(&self, fetch: &FetchSpec) -> Result<(), Failure> {
+        let context = self.fetching(&[], None);
+        fetch_file(&fetch.to, &fetch.url, &fetch.sha256, &context).await?;
         Ok(())
     }
 
-    async fn wheels(
+    /// Brings wheels of an image, given by file name, into the store.
+    pub async fn wheels<'f>(
         &self,
         request: &ImageRequest,
         lock: &Lock,
-        locked: &LockedImage,
-    ) -> Result<(), Failure> {
-        let wheels: Vec<_> = wheels(lock, locked).collect();
-        Ok(self.fetch_wheels(request, &wheels).await?)
+        files: impl IntoIterator<Item = &'f String>,
+    ) -> Result<(), SourceError> {
+        let indexes: Vec<(String, String)> = request
+            .indexes
+            .iter()
+            .map(|index| (index.name.clone(), index.url.clone()))
+            .collect();
+        let wheels: Vec<_> = files
+            .into_iter()
+            .filter_map(|file| lock.wheels.get_key_value(file))
+            .map(|(file, wheel)| (file.as_str(), wheel))
+            .collect();
+        let keeper = self.registry.map(Keeper);
+        let keeper = keeper.as_ref().map(|keeper| keeper as &dyn ArtifactMirror);
+        fetch_wheels(&wheels, &self.fetching(&indexes, keeper)).await?;
+        Ok(())
     }
 
-    /// Brings the wheels with these SHA-256 into the store, of an image of `requests` that has them all; false if none
+    /// Brings the wheels with these SHA-256 into the store, for the first of `requests` that has them all; false if none
     /// has.
     pub async fn wheels_again(
         &self,
@@ -90,34 +95,21 @@ impl Artifacts<'_> {
         lock: &Lock,
         lost: &[Digest],
     ) -> Result<bool, SourceError> {
+        let is_lost = |file: &&String| {
+            let wheel = lock.wheels.get(*file);
+            wheel.is_some_and(|wheel| lost.contains(&wheel.sha256))
+        };
         for request in requests {
             let platforms = lock.images.get(&request.name.value);
             for locked in platforms.into_iter().flat_map(BTreeMap::values) {
-                let mut found: Vec<_> = wheels(lock, locked).collect();
-                found.retain(|(_, wheel)| lost.contains(&wheel.sha256));
-                if found.len() == lost.len() {
-                    self.fetch_wheels(request, &found).await?;
+                let files: Vec<&String> = locked.wheels.iter().filter(is_lost).collect();
+                if !files.is_empty() && files.len() == lost.len() {
+                    self.wheels(request, lock, files).await?;
                     return Ok(true);
                 }
             }
         }
         Ok(false)
-    }
-
-    async fn fetch_wheels(
-        &self,
-        request: &ImageRequest,
-        wheels: &[(&str, &LockedWheel)],
-    ) -> Result<(), SourceError> {
-        let indexes: Vec<(String, String)> = request
-            .indexes
-            .iter()
-            .map(|index| (index.name.clone(), index.url.clone()))
-            .collect();
-        let keeper = self.registry.map(Keeper);
-        let keeper = keeper.as_ref().map(|keeper| keeper as &dyn ArtifactMirror);
-        let context = self.fetching(&indexes, keeper);
-        fetch_wheels(wheels, &context).await.map(drop)
     }
 
     fn fetching<'c>(
@@ -178,7 +170,7 @@ impl Artifacts<'_> {
         };
         let ids = base.iter().chain(&locked.debs);
         let debs: Vec<&LockedDeb> = ids.filter_map(|id| lock.debs.get(id)).collect();
-        self.wheels(request, lock, locked).await?;
+        self.wheels(request, lock, &locked.wheels).await?;
         self.debs(request, locked, &debs).await?;
         let mut files = Vec::new();
         for file in &locked.wheels {
@@ -211,15 +203,4 @@ impl Artifacts<'_> {
         })?;
         Ok(meta.len())
     }
-}
-
-/// The wheels of an image, by file name.
-fn wheels<'l>(
-    lock: &'l Lock,
-    locked: &'l LockedImage,
-) -> impl Iterator<Item = (&'l str, &'l LockedWheel)> {
-    let files = locked.wheels.iter();
-    files
-        .filter_map(|file| lock.wheels.get_key_value(file))
-        .map(|(file, wheel)| (file.as_str(), wheel))
 }
