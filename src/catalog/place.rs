@@ -97,14 +97,20 @@ impl Place {
         }
     }
 
-    /// All names of an image with these declared tags, its own one first.
-    pub fn names(&self, name: &str, tags: &[String]) -> impl Iterator<Item = Reference> {
+    /// All names of an image with these declared tags, each once, its own one first.
+    pub fn names(&self, name: &str, tags: &[String]) -> Vec<Reference> {
         let tags = tags.iter().map(|tag| Some(tag.as_str()));
-        let all = std::iter::once(None).chain(tags);
-        all.map(move |tag| Reference {
-            tag: Some(self.tag(name, tag)),
-            ..self.image(name)
-        })
+        let mut names = Vec::new();
+        for tag in std::iter::once(None).chain(tags) {
+            let name = Reference {
+                tag: Some(self.tag(name, tag)),
+                ..self.image(name)
+            };
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
     }
 
     /// The repository of what machines look up.

@@ -19,14 +19,19 @@ mod fixtures;
 mod index;
 mod killed;
 mod lab;
+mod names;
+mod platforms;
 #[path = "../robustness/lab.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod project;
 mod push;
+mod pushing;
 mod records;
 mod reuse;
 mod sample;
 mod sbom;
+mod schemas;
+mod setbacks;
 mod sign;
 mod sources;
 mod storms;
