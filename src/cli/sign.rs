@@ -26,8 +26,8 @@ use crate::manifest::{ImageRequest, Platform};
 /// Flags of `sign`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Images whose records in the registry are signed
-    #[arg(required_unless_present = "new", conflicts_with = "new")]
+    /// Images whose records in the registry are signed; default: all
+    #[arg(conflicts_with = "new")]
     images: Vec<String>,
     /// Write a new secret key into this file, and print its public key
     #[arg(long, value_name = "KEYFILE")]

@@ -127,7 +127,17 @@ impl Registry {
             .body(bytes.to_vec());
         let mut waits = self.waits().at_most(RESENT);
         loop {
-            let answer = self.call(&ask, BODY_LIMIT).await?;
+            let answer = match self.call(&ask, BODY_LIMIT).await {
+                // While another client sends a blob of it too, some registries take that blob for absent or damaged.
+                Err(
+                    error @ (RegistryError::WrongContent { .. }
+                    | RegistryError::MissingParts { .. }),
+                ) => {
+                    waits.pause(error).await?;
+                    continue;
+                }
+                other => other?,
+            };
             match told(&answer) {
                 // What was damaged on its way stands under a tag now: it has to be replaced.
                 Some(found) if found != digest => {

@@ -144,8 +144,12 @@ fn machines_that_push_one_image_at_once_agree() {
     let built: BTreeSet<Vec<String>> = labs.iter().map(Lab::build).collect();
     assert_eq!(built.len(), 1);
     let running: Vec<_> = labs.iter().map(|lab| lab.start(&["push"])).collect();
-    for running in running {
-        running.wait(Duration::from_secs(120)).expect(0, &[]);
+    let ran: Vec<_> = running
+        .into_iter()
+        .map(|running| running.wait(Duration::from_secs(120)))
+        .collect();
+    for ran in ran {
+        ran.expect(0, &[]);
     }
     server.assert_whole();
     let image = built.first().unwrap()[0].clone();
