@@ -8,6 +8,7 @@
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod bases;
 mod crowd;
+mod documents;
 #[path = "../cli/engines.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod engines;
@@ -27,6 +28,7 @@ mod project;
 mod push;
 mod pushing;
 mod records;
+mod removal;
 mod reuse;
 mod sample;
 mod sbom;
@@ -38,6 +40,7 @@ mod storms;
 mod story;
 mod substitution;
 mod sync;
+mod team;
 #[path = "../robustness/wares.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod wares;
