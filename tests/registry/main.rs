@@ -24,18 +24,23 @@ mod impostor;
 mod index;
 mod killed;
 mod lab;
+mod names;
 mod pages;
+mod platforms;
 #[path = "../robustness/lab.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod project;
 mod proxy;
 mod push;
+mod pushing;
 mod records;
 mod removal;
 mod reuse;
 mod sample;
 mod satisfies;
 mod sbom;
+mod schemas;
+mod setbacks;
 mod show;
 mod sign;
 mod sources;
