@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::lab;
 use crate::support::{RELEASES, TestContext, index, manifest};
 
 fn folder() -> PathBuf {
@@ -114,11 +115,35 @@ run \"bad\" image=\"b\" {
 #[test]
 fn every_document_follows_its_schema() {
     let server = index(&RELEASES);
-    let context = TestContext::on_python(&manifest(&server, IMAGES));
+    let registry = lab::Server::docker_registry(lab::Options {
+        delete: true,
+        ..lab::Options::default()
+    });
+    let declared = format!("registry \"{}/team\"\n", registry.address());
+    let context = TestContext::on_python(&(declared + &manifest(&server, IMAGES)));
     let mut judge = Judge {
         context,
         seen: Vec::new(),
     };
+    making(&mut judge);
+    running(&mut judge);
+    publishing(&mut judge);
+    removing(&mut judge);
+    failing(&mut judge);
+    let fresh = TestContext::new();
+    let made = fresh.json(&["init"]);
+    judge.check("init", &made);
+
+    // A test of its own loads.
+    judge.seen.push("load".into());
+    judge.seen.sort();
+    judge.seen.dedup();
+    let mut all = names(&judge.context);
+    all.sort();
+    assert_eq!(judge.seen, all, "every schema is tested");
+}
+
+fn making(judge: &mut Judge) {
     judge.printed("check", &["check"]);
     judge.printed("lock", &["lock"]);
     judge.printed("lock", &["lock", "--upgrade"]);
@@ -136,7 +161,9 @@ fn every_document_follows_its_schema() {
     for flag in ["--oci", "--oci-archive", "--docker-archive"] {
         judge.printed("export", &["export", "a", flag, &format!("{out}{flag}")]);
     }
+}
 
+fn running(judge: &mut Judge) {
     let ran = judge.context.run(&["test", "--json"]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
     let report: Value = serde_json::from_str(&ran.stdout).unwrap();
@@ -148,34 +175,54 @@ fn every_document_follows_its_schema() {
         .iter()
         .map(|job| job["state"].as_str().unwrap())
         .collect();
-    assert_eq!(
-        states.iter().filter(|state| **state == "SUCCEEDED").count(),
-        2,
-        "{jobs}"
-    );
-    assert_eq!(
-        states.iter().filter(|state| **state == "FAILED").count(),
-        1,
-        "{jobs}"
-    );
+    let count = |wanted| states.iter().filter(|state| **state == wanted).count();
+    assert_eq!((count("SUCCEEDED"), count("FAILED")), (2, 1), "{jobs}");
     for job in jobs["jobs"].as_array().unwrap() {
         let ms = |name: &str| job[name].as_i64().unwrap();
         assert_eq!(ms("duration_ms"), ms("ended_ms") - ms("started_ms"));
         let id = job["id"].as_str().unwrap();
         judge.printed("results", &["results", id]);
         let logs = judge.context.ok(&["logs", id]) + &judge.context.ok(&["logs", id, "--stderr"]);
-        assert_eq!(
-            logs,
-            if job["state"] == "FAILED" {
-                "err\n"
-            } else {
-                "out\n"
-            }
-        );
+        let expected = match job["state"] == "FAILED" {
+            true => "err\n",
+            false => "out\n",
+        };
+        assert_eq!(logs, expected);
     }
+}
 
+fn publishing(judge: &mut Judge) {
+    judge.printed("find", &["find", "--local", "--pip", "alpha"]);
+    judge.printed("push", &["push", "--dry-run"]);
+    judge.printed("sign", &["sign", "--new", "key"]);
+    let pushed = judge.printed("push", &["push", "--sign", "key", "--with-sources"]);
+    assert_eq!(pushed["images"].as_array().unwrap().len(), 2, "{pushed}");
+    judge.printed("push", &["push"]);
+    judge.printed("sign", &["sign", "a", "--key", "key"]);
+    let found = judge.printed("find", &["find", "--pip", "alpha==1.0"]);
+    let record = found["images"][0]["record"].as_str().unwrap();
+    judge.printed("record", &["show", record]);
+    let local = judge.printed("record", &["show", "b", "--local"]);
+    assert_eq!(local["records"][0]["reference"], Value::Null);
+    judge.printed(
+        "lock",
+        &["lock", "--reuse", "--prefer-catalog", "--upgrade"],
+    );
+    judge
+        .context
+        .ok(&["push", "b", "--metadata-file", "pushed.json"]);
+    let pushed = serde_json::from_str(&judge.context.read("pushed.json")).unwrap();
+    judge.check("metadata", &pushed);
+}
+
+fn removing(judge: &mut Judge) {
     judge.printed("gc", &["gc", "--dry-run"]);
+    let removed = judge.printed("rm", &["rm", "b", "--registry"]);
+    assert!(removed["removed"][0]["repository"].is_string(), "{removed}");
     judge.printed("rm", &["rm", "b", "--now"]);
+}
+
+fn failing(judge: &mut Judge) {
     judge.failed(8, &["build", "c", "--json"]);
     judge
         .context
@@ -201,15 +248,4 @@ fn every_document_follows_its_schema() {
         );
         assert!(text.get(start..start + length).is_some());
     }
-    let fresh = TestContext::new();
-    let made = fresh.json(&["init"]);
-    judge.check("init", &made);
-
-    // A test of its own loads.
-    judge.seen.push("load".into());
-    judge.seen.sort();
-    judge.seen.dedup();
-    let mut all = names(&judge.context);
-    all.sort();
-    assert_eq!(judge.seen, all, "every schema is tested");
 }

@@ -33,6 +33,7 @@ mod storms;
 mod story;
 mod substitution;
 mod sync;
+mod team;
 #[path = "../robustness/wares.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod wares;
