@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::future::try_join;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::sender::Sender;
@@ -117,11 +118,14 @@ impl Sender<'_> {
         content: Option<&[u8]>,
         tags: &[String],
     ) -> Result<(), CatalogError> {
-        self.document(repository, artifact.config(), artifact.document())
-            .await?;
-        if let (Some(bytes), Some(blob)) = (content, artifact.content()) {
-            self.document(repository, blob, bytes).await?;
-        }
+        let config = self.document(repository, artifact.config(), artifact.document());
+        let content = async {
+            match content.zip(artifact.content()) {
+                Some((bytes, blob)) => self.document(repository, blob, bytes).await,
+                None => Ok(()),
+            }
+        };
+        try_join(config, content).await?;
         for tag in tags {
             let reference = Reference {
                 tag: Some(tag.clone()),
