@@ -6,35 +6,33 @@ use std::process::{Command, Stdio};
 use futures_util::future::{BoxFuture, FutureExt};
 
 use super::accounts;
+use super::artifacts::Artifacts;
 use super::content::Content;
+use crate::catalog::Accounts;
 use crate::catalog::publish::{Edition, Extras, Facts, Materialise, describe};
-use crate::catalog::{Accounts, Catalog};
 use crate::cli::failure::{Failure, Plain};
 use crate::diagnostic::Kind;
 use crate::digest::Digest;
 use crate::identity::RequestDocument;
 use crate::image::{Image, sbom};
+use crate::layer::recipe::Recipe;
 use crate::layer::{Layer, LayerContent};
 use crate::lock::{Lock, LockedBase, LockedImage};
 use crate::manifest::tags::{self, DIRTY, GIT_DIGITS};
 use crate::manifest::{ImageRequest, Platform};
 use crate::oci::{Descriptor, ReadError};
-use crate::progress::Progress;
 use crate::registry::{Reference, RegistryError};
-use crate::store::Store;
 
 /// What every image of one command shares.
 #[derive(Clone, Copy)]
 pub struct Sources<'a> {
-    /// Told of layers that are brought.
-    pub progress: &'a dyn Progress,
-    /// The images.
-    pub store: &'a Store,
+    /// The store with the images, and where artifacts come from that it has lost.
+    pub artifacts: Artifacts<'a>,
+    /// What the images answer.
+    pub requests: &'a [ImageRequest],
     /// What they were made from.
     pub lock: &'a Lock,
-    /// Where layers come from that the store does not have.
-    pub lookup: Option<&'a Catalog>,
-    /// Repositories of that registry that have some.
+    /// Repositories of the registry that artifacts come from, which have layers that the store does not have.
     pub holders: &'a [Reference],
 }
 
@@ -73,7 +71,7 @@ impl Sources<'_> {
             set,
             git,
         })?;
-        let licences = sbom::licences(self.store, self.lock, locked);
+        let licences = sbom::licences(self.artifacts.store, self.lock, locked);
         let fragment = self.lock.only(name, platform).unwrap_or_default();
         Ok(Edition {
             image,
@@ -115,39 +113,66 @@ impl Sources<'_> {
         let own = !locked.debs.is_empty();
         let end = image.base_layers + usize::from(debian) + usize::from(own);
         let below = &image.layers[..=index];
-        let here = |layer: &Layer| self.store.blob(&layer.digest).is_some();
+        let store = self.artifacts.store;
+        let here = |layer: &Layer| store.blob(&layer.digest).is_some();
         if !(image.base_layers..end).contains(&index) || !below.iter().all(here) {
             return Ok(None);
         }
         let blobs: Vec<Digest> = below.iter().map(|layer| layer.digest).collect();
-        accounts::read(self.store, &self.store.state()?, &blobs).map(Some)
+        accounts::read(store, &store.state()?, &blobs).map(Some)
     }
 }
 
 impl Materialise for Sources<'_> {
     fn bring<'a>(&'a self, layer: &'a Layer) -> BoxFuture<'a, Result<(), ReadError>> {
         async move {
-            let nowhere = Plain::new(
-                Kind::NotFound,
-                format!(
-                    "the bytes of the layer `{}` are in no registry that the manifest names",
-                    layer.comment
-                ),
-                "declare the `registry` that has them, or push with --no-substitute",
-            );
-            let blob = Descriptor::new(&layer.media_type, layer.digest, layer.size);
-            for holder in self.holders {
-                let Some(lookup) = self.lookup else { break };
-                let registry = lookup.registry();
-                let pull = registry.blob(holder, &blob, self.store, self.progress);
-                match pull.await {
-                    Err(RegistryError::NotFound { .. }) => {}
-                    other => return other.map_err(ReadError::new),
-                }
+            let found = match layer.content {
+                LayerContent::Recipe => self.bring_wheels(layer).await?,
+                LayerContent::Blob | LayerContent::Registry => self.pull(layer).await?,
+            };
+            match found {
+                true => Ok(()),
+                false => Err(ReadError::new(Plain::new(
+                    Kind::NotFound,
+                    format!(
+                        "nothing that the manifest names has the bytes of the layer `{}`",
+                        layer.comment
+                    ),
+                    "declare the `registry` that has them, or push with --no-substitute",
+                ))),
             }
-            Err(ReadError::new(nowhere))
         }
         .boxed()
+    }
+}
+
+impl Sources<'_> {
+    /// Fetches the wheels of a layer that has lost some; false if no image of the lock has them.
+    async fn bring_wheels(&self, layer: &Layer) -> Result<bool, ReadError> {
+        let path = self.artifacts.store.recipe_path(&layer.key);
+        let wheels = Recipe::wheels_in(&path).unwrap_or_default();
+        let (requests, lock) = (self.requests, self.lock);
+        let again = self.artifacts.wheels_again(requests, lock, &wheels);
+        again.await.map_err(ReadError::new)
+    }
+
+    /// Pulls a layer from the first repository that has it; false if none has.
+    async fn pull(&self, layer: &Layer) -> Result<bool, ReadError> {
+        let Artifacts { context, store, .. } = self.artifacts;
+        let Some(lookup) = self.artifacts.registry else {
+            return Ok(false);
+        };
+        let blob = Descriptor::new(&layer.media_type, layer.digest, layer.size);
+        for holder in self.holders {
+            let registry = lookup.registry();
+            let pull = registry.blob(holder, &blob, store, &*context.progress);
+            match pull.await {
+                Ok(_) => return Ok(true),
+                Err(RegistryError::NotFound { .. }) => {}
+                Err(error) => return Err(ReadError::new(error)),
+            }
+        }
+        Ok(false)
     }
 }
 
