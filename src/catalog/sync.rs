@@ -106,6 +106,11 @@ impl Catalog {
             let manifest = match answer {
                 Ok(manifest) => Ok(manifest),
                 Err(RegistryError::NotFound { .. }) => continue,
+                // Not the registry's document: damaged on its way, which says nothing of the next time.
+                Err(error @ RegistryError::WrongDigest { .. }) => {
+                    unanswered = Some(error);
+                    continue;
+                }
                 Err(error) => match error.kind() {
                     Kind::Refused => Err(error.to_string()),
                     Kind::Unavailable if in_a_row + 1 < UNANSWERED => {

@@ -15,6 +15,7 @@ mod push;
 mod reference;
 mod referrers;
 mod retry;
+mod standstill;
 mod tags;
 mod transfers;
 mod upload;

@@ -8,12 +8,14 @@
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod bases;
 mod crowd;
+mod disk;
 #[path = "../cli/engines.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod engines;
 mod faults;
 mod find;
 mod fixtures;
+mod gales;
 #[path = "../robustness/server.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod index;
@@ -22,6 +24,7 @@ mod lab;
 #[path = "../robustness/lab.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod project;
+mod proxy;
 mod push;
 mod records;
 mod reuse;
@@ -33,6 +36,9 @@ mod storms;
 mod story;
 mod substitution;
 mod sync;
+mod uploads;
+mod weather;
+mod wire;
 #[path = "../robustness/wares.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod wares;
