@@ -21,12 +21,14 @@ mod gales;
 mod index;
 mod killed;
 mod lab;
+mod login;
 #[path = "../robustness/lab.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod project;
 mod proxy;
 mod push;
 mod records;
+mod relay;
 mod reuse;
 mod sample;
 mod sbom;
