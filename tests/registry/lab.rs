@@ -76,7 +76,11 @@ impl Server {
         }
         Self::start(Form::Distribution, folder, |folder, address| {
             let path = folder.join("config.yml");
-            fs::write(&path, format!("{config}http: {{addr: '{address}'{more}}}\n")).unwrap();
+            fs::write(
+                &path,
+                format!("{config}http: {{addr: '{address}'{more}}}\n"),
+            )
+            .unwrap();
             let mut command = lasting("docker-registry");
             command.arg("serve").arg(path);
             command
