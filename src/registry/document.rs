@@ -2,7 +2,7 @@
 
 use reqwest::Method;
 
-use super::auth::Access;
+use super::grants::Access;
 use super::manifests::{RESENT, wrong};
 use super::push::blob_of;
 use super::{Reference, Registry, RegistryError};

@@ -8,6 +8,7 @@ mod client;
 mod credentials;
 mod document;
 mod error;
+mod grants;
 mod manifests;
 mod pages;
 mod pull;

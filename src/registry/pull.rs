@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, FutureExt};
 use reqwest::{Method, Response, StatusCode, header};
 
-use super::auth::Access;
+use super::grants::Access;
 use super::push::blob_of;
 use super::{Reference, Registry, RegistryError};
 use crate::digest::Digest;

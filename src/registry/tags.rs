@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use reqwest::Method;
 use serde::Deserialize;
 
-use super::auth::Access;
 use super::client::Answer;
 use super::error::tame;
+use super::grants::Access;
 use super::manifests::found;
 use super::pages::Bounds;
 use super::reference::is_tag;

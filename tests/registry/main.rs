@@ -9,6 +9,7 @@
 mod bases;
 mod crowd;
 mod disk;
+mod documents;
 #[path = "../cli/engines.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod engines;
@@ -22,6 +23,7 @@ mod index;
 mod killed;
 mod lab;
 mod login;
+mod pages;
 #[path = "../robustness/lab.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod project;
@@ -29,18 +31,22 @@ mod proxy;
 mod push;
 mod records;
 mod relay;
+mod removal;
 mod reuse;
 mod sample;
+mod satisfies;
 mod sbom;
+mod show;
 mod sign;
 mod sources;
 mod storms;
 mod story;
 mod substitution;
 mod sync;
+mod team;
 mod uploads;
-mod weather;
-mod wire;
 #[path = "../robustness/wares.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod wares;
+mod weather;
+mod wire;
