@@ -1,6 +1,6 @@
 //! How often and how long to try again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::fmt::rfc2822;
 use reqwest::header::{self, HeaderMap};
@@ -21,6 +21,8 @@ pub(super) struct Patience {
     pub attempts: u32,
     /// All waits between them together.
     pub waiting: Duration,
+    /// An attempt that took longer is the last one.
+    pub slow: Duration,
     /// The first wait, in pauses of the HTTP client; it doubles each time.
     pub first: f64,
 }
@@ -32,6 +34,7 @@ impl Patience {
         document: Duration::from_secs(120),
         attempts: 6,
         waiting: Duration::from_secs(120),
+        slow: Duration::MAX,
         first: 0.25,
     };
     /// For questions whose answers are not needed.
@@ -40,6 +43,7 @@ impl Patience {
         document: Duration::from_secs(8),
         attempts: 2,
         waiting: Duration::from_secs(1),
+        slow: Duration::from_secs(1),
         first: 0.1,
     };
 }
@@ -51,6 +55,8 @@ pub(super) struct Waits {
     pause: Duration,
     failures: u32,
     waited: Duration,
+    /// When the attempt began that comes to its end now.
+    begun: Instant,
 }
 
 impl Waits {
@@ -60,6 +66,7 @@ impl Waits {
             pause: pause.mul_f64(patience.first),
             failures: 0,
             waited: Duration::ZERO,
+            begun: Instant::now(),
         }
     }
 
@@ -87,6 +94,7 @@ impl Waits {
         match self.next(error.retry_after()) {
             Some(wait) => {
                 tokio::time::sleep(wait).await;
+                self.begun = Instant::now();
                 Ok(())
             }
             None => Err(error),
@@ -95,7 +103,7 @@ impl Waits {
 
     fn next(&mut self, told: Option<Duration>) -> Option<Duration> {
         self.failures += 1;
-        if self.failures >= self.patience.attempts {
+        if self.failures >= self.patience.attempts || self.begun.elapsed() > self.patience.slow {
             return None;
         }
         let own = self.pause * (1 << (self.failures - 1).min(5));

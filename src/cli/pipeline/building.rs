@@ -297,6 +297,12 @@ impl<'a> Builder<'a> {
         let claimed = built.claim.as_ref().and_then(Claim::repository);
         let repositories: Vec<_> = claimed.into_iter().collect();
         let layers = &built.image.layers;
+        let first = layers.iter().find(|layer| lacks(layer));
+        if let (Some(repository), Some(first)) = (repositories.first(), first)
+            && let Some(reason) = substitutes.silence(repository, first).await
+        {
+            return Ok(Some(reason));
+        }
         let pulled =
             materialise::layers(context, store, registry, &repositories, layers, need).await;
         match pulled {
