@@ -19,6 +19,10 @@ mod fixtures;
 mod index;
 mod killed;
 mod lab;
+mod lies;
+mod os_layers;
+mod outage;
+mod partial;
 #[path = "../robustness/lab.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod project;

@@ -12,7 +12,7 @@ use super::substitute::{Claim, Sought, Substitutes, Taken};
 use crate::catalog::Trust;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
-use crate::diagnostic::Kind;
+use crate::diagnostic::{Explain, Kind};
 use crate::digest::Digest;
 use crate::identity::{self, ConfigDocument, SetDocument};
 use crate::image::Image;
@@ -313,7 +313,8 @@ impl<'a> Builder<'a> {
                 built.timings.push(("pull".into(), begun.elapsed()));
                 Ok(None)
             }
-            Err(error @ RegistryError::Store(_)) => Err(error.into()),
+            // Bytes that are not what they should be are no fault of the store.
+            Err(RegistryError::Store(error)) if error.kind() != Kind::Refused => Err(error.into()),
             Err(error) => Ok(Some(error.to_string())),
         }
     }
