@@ -24,9 +24,13 @@ mod impostor;
 mod index;
 mod killed;
 mod lab;
+mod lies;
 mod login;
 mod names;
+mod os_layers;
+mod outage;
 mod pages;
+mod partial;
 mod platforms;
 #[path = "../robustness/lab.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
