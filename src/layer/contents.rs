@@ -138,7 +138,10 @@ impl LayerContents {
         if !paths().all(|contents| is_path(&contents.path)) {
             return Err("a path in it is none".into());
         }
-        let mut licences = found.wheels.iter().filter_map(|wheel| wheel.licence.as_ref());
+        let mut licences = found
+            .wheels
+            .iter()
+            .filter_map(|wheel| wheel.licence.as_ref());
         if licences.any(|licence| licence.len() > LONGEST || licence.contains(char::is_control)) {
             return Err("a licence in it is none".into());
         }

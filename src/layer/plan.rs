@@ -137,9 +137,7 @@ pub(super) fn artifact(
     store: &Store,
     wheel: &PinnedWheel,
 ) -> Result<std::path::PathBuf, LayerError> {
-    store
-        .artifact(&wheel.sha256)
-        .ok_or_else(|| missing(wheel))
+    store.artifact(&wheel.sha256).ok_or_else(|| missing(wheel))
 }
 
 /// Opens a wheel of the store.

@@ -8,12 +8,17 @@
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod bases;
 mod crowd;
+mod disk;
+mod documents;
 #[path = "../cli/engines.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod engines;
 mod faults;
 mod find;
 mod fixtures;
+mod gales;
+mod hostile;
+mod impostor;
 #[path = "../robustness/server.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod index;
@@ -23,8 +28,10 @@ mod pages;
 #[path = "../robustness/lab.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod project;
+mod proxy;
 mod push;
 mod records;
+mod removal;
 mod reuse;
 mod sample;
 mod satisfies;
@@ -36,6 +43,11 @@ mod storms;
 mod story;
 mod substitution;
 mod sync;
+mod team;
+mod traps;
+mod uploads;
 #[path = "../robustness/wares.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod wares;
+mod weather;
+mod wire;

@@ -198,6 +198,7 @@ impl<'a> Sender<'a> {
                 false => self.predict(blob, &mounts).await?,
             }
         } else {
+            let _held = self.exclusive(&blob.digest).await?;
             let mounts = names(mounts);
             let content = bytes.to_vec();
             registry

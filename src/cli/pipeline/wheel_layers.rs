@@ -76,13 +76,8 @@ impl Job<'_> {
             self.context.progress.warn(warning);
         }
         let missing = |layer: &&WheelLayerPlan| !wheels.taken.contains_key(&layer.key);
-        let missing: Vec<WheelLayerPlan> = wheels
-            .plan
-            .layers
-            .iter()
-            .filter(missing)
-            .cloned()
-            .collect();
+        let missing: Vec<WheelLayerPlan> =
+            wheels.plan.layers.iter().filter(missing).cloned().collect();
         let known = missing
             .iter()
             .map(|layer| store.recipe_path(&layer.key).is_file());

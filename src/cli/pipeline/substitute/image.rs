@@ -167,5 +167,4 @@ impl Substitutes<'_> {
         };
         self.context.progress.note(&text);
     }
-
 }

@@ -115,4 +115,3 @@ impl<'a> Substitutes<'a> {
 /// What would make a stranger's work believed.
 const VOUCH: &str =
     "building it; a key named in `trust` can sign it, or --trust-registry believes the registry";
-

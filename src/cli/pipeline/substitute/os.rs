@@ -127,7 +127,8 @@ impl Substitutes<'_> {
             }
         }
         if let Ok(document) = serde_json::to_string(&layer) {
-            self.state.put_document(&verified_key(key, &layer.diff_id), &document)?;
+            self.state
+                .put_document(&verified_key(key, &layer.diff_id), &document)?;
         }
         Ok(Some(OsLayer {
             layer,
@@ -172,7 +173,6 @@ impl Substitutes<'_> {
             pulled: 0,
         }))
     }
-
 }
 
 /// Under which key the state keeps the layer of this key whose blob was seen to have this diff ID.
