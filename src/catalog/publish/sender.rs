@@ -189,6 +189,7 @@ impl<'a> Sender<'a> {
                 false => self.predict(blob, &mounts).await?,
             }
         } else {
+            let _held = self.exclusive(&blob.digest).await?;
             let content = bytes.to_vec();
             registry
                 .put_blob(repository, blob, &content, &names(&mounts), &|_| {})
