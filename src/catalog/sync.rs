@@ -20,8 +20,10 @@ const AT_A_TIME: usize = 16;
 const BATCH: usize = 2000;
 /// How long a record waits for others to be written with.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Bytes of manifests after which their records are written at once.
+const BATCH_BYTES: usize = 32 << 20;
 /// Records that may wait to be written.
-const WAITING: usize = 256;
+const WAITING: usize = 16;
 /// As many unanswered requests in a row end the work.
 const UNANSWERED: usize = 8;
 
@@ -32,7 +34,8 @@ pub struct Synced {
     pub new: usize,
     /// How many are not there any more.
     pub removed: usize,
-    /// Tags of documents that are no records, and why; they are not asked for again.
+    /// Tags of documents that are no records, and why. They are not asked for again, but for those that are not what
+    /// their tags name: somebody else may have answered in the registry's place.
     pub refused: Vec<(String, String)>,
     /// Why records could not be read that are left for the next time.
     pub unanswered: Option<RegistryError>,
@@ -41,7 +44,23 @@ pub struct Synced {
 /// A manifest as it came.
 struct Fetched {
     record: Digest,
-    manifest: Result<Vec<u8>, String>,
+    manifest: Result<Vec<u8>, RegistryError>,
+}
+
+/// Why a document is no record.
+struct Refusal {
+    reason: String,
+    /// Whether it will be the same the next time.
+    lasting: bool,
+}
+
+impl Refusal {
+    fn passing(reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            lasting: false,
+        }
+    }
 }
 
 impl Catalog {
@@ -104,24 +123,25 @@ impl Catalog {
         while let Some((record, answer)) = answers.next().await {
             progress.advance(bar, 1);
             let manifest = match answer {
-                Ok(manifest) => Ok(manifest),
                 Err(RegistryError::NotFound { .. }) => continue,
-                Err(error) => match error.kind() {
-                    Kind::Refused => Err(error.to_string()),
-                    Kind::Unavailable if in_a_row + 1 < UNANSWERED => {
-                        in_a_row += 1;
-                        unanswered = Some(error);
-                        continue;
+                // Not the registry's document: damaged on its way, which says nothing of the next time.
+                Err(error @ RegistryError::WrongDigest { .. }) => {
+                    unanswered = Some(error);
+                    continue;
+                }
+                Err(error) if error.kind() == Kind::Unavailable => {
+                    unanswered = Some(error);
+                    in_a_row += 1;
+                    match in_a_row < UNANSWERED {
+                        true => continue,
+                        false => break,
                     }
-                    Kind::Unavailable => {
-                        unanswered = Some(error);
-                        break;
-                    }
-                    _ => {
-                        progress.end(bar);
-                        return Err(error.into());
-                    }
-                },
+                }
+                Err(error) if error.kind() != Kind::Refused => {
+                    progress.end(bar);
+                    return Err(error.into());
+                }
+                manifest => manifest,
             };
             in_a_row = 0;
             if sender.send(Fetched { record, manifest }).await.is_err() {
@@ -148,14 +168,23 @@ fn receive(
     }
     let (mut entries, mut refused) = (Vec::new(), Vec::new());
     let mut begun = Instant::now();
-    while let Some(fetched) = receiver.blocking_recv() {
-        match read(&fetched) {
+    let mut bytes = 0;
+    while let Some(Fetched { record, manifest }) = receiver.blocking_recv() {
+        bytes += manifest.as_ref().map_or(0, Vec::len);
+        match read(&record, manifest) {
             Ok(entry) => entries.push(entry),
-            Err(reason) => refused.push((fetched.record, shown(&reason))),
+            Err(refusal) => {
+                let reason = shown(&refusal.reason);
+                let tag = KeyTag::Record(record).tag();
+                synced.refused.push((tag, reason.clone()));
+                if refusal.lasting {
+                    refused.push((record, reason));
+                }
+            }
         }
-        if entries.len() >= BATCH || begun.elapsed() > PATIENCE {
+        if entries.len() >= BATCH || bytes >= BATCH_BYTES || begun.elapsed() > PATIENCE {
             synced.new += writer.put(&mut std::mem::take(&mut entries))?;
-            begun = Instant::now();
+            (begun, bytes) = (Instant::now(), 0);
         }
     }
     if !entries.is_empty() {
@@ -164,20 +193,20 @@ fn receive(
     if !refused.is_empty() {
         writer.refuse(&refused)?;
     }
-    let refused = refused.into_iter();
-    synced.refused = refused
-        .map(|(record, reason)| (KeyTag::Record(record).tag(), reason))
-        .collect();
     Ok(synced)
 }
 
-fn read(fetched: &Fetched) -> Result<Entry, String> {
-    let manifest = fetched.manifest.as_ref().map_err(Clone::clone)?;
-    let entry = Entry::read(&embedded(manifest, Record::MEDIA_TYPE)?)?;
-    match entry.document() == fetched.record {
-        true => Ok(entry),
-        false => Err("its document is not the one that its tag names".into()),
+fn read(record: &Digest, manifest: Result<Vec<u8>, RegistryError>) -> Result<Entry, Refusal> {
+    let manifest = manifest.map_err(|error| Refusal::passing(error.to_string()))?;
+    let document = embedded(&manifest, Record::MEDIA_TYPE).map_err(Refusal::passing)?;
+    if Digest::of(&document) != *record {
+        let reason = "its document is not the one that its tag names";
+        return Err(Refusal::passing(reason));
     }
+    Entry::read(&document).map_err(|reason| Refusal {
+        reason,
+        lasting: true,
+    })
 }
 
 /// A reason that may repeat what a stranger wrote.

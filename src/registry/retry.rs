@@ -21,8 +21,8 @@ pub(super) struct Patience {
     pub attempts: u32,
     /// All waits between them together.
     pub waiting: Duration,
-    /// An attempt that took longer is the last one.
-    pub slow: Duration,
+    /// After that time without progress there is no further attempt.
+    pub whole: Duration,
     /// The first wait, in pauses of the HTTP client; it doubles each time.
     pub first: f64,
 }
@@ -34,7 +34,7 @@ impl Patience {
         document: Duration::from_secs(120),
         attempts: 6,
         waiting: Duration::from_secs(120),
-        slow: Duration::MAX,
+        whole: Duration::from_secs(180),
         first: 0.25,
     };
     /// For questions whose answers are not needed.
@@ -43,7 +43,7 @@ impl Patience {
         document: Duration::from_secs(8),
         attempts: 2,
         waiting: Duration::from_secs(1),
-        slow: Duration::from_secs(1),
+        whole: Duration::from_secs(2),
         first: 0.1,
     };
 }
@@ -55,8 +55,7 @@ pub(super) struct Waits {
     pause: Duration,
     failures: u32,
     waited: Duration,
-    /// When the attempt began that comes to its end now.
-    begun: Instant,
+    since: Instant,
 }
 
 impl Waits {
@@ -66,7 +65,7 @@ impl Waits {
             pause: pause.mul_f64(patience.first),
             failures: 0,
             waited: Duration::ZERO,
-            begun: Instant::now(),
+            since: Instant::now(),
         }
     }
 
@@ -79,6 +78,7 @@ impl Waits {
     /// Something was reached: the failures before it do not count any more.
     pub fn progress(&mut self) {
         self.failures = 0;
+        self.since = Instant::now();
     }
 
     /// Waits before the next attempt; gives the error back when it is not worth one, or when there were enough.
@@ -94,7 +94,6 @@ impl Waits {
         match self.next(error.retry_after()) {
             Some(wait) => {
                 tokio::time::sleep(wait).await;
-                self.begun = Instant::now();
                 Ok(())
             }
             None => Err(error),
@@ -103,7 +102,8 @@ impl Waits {
 
     fn next(&mut self, told: Option<Duration>) -> Option<Duration> {
         self.failures += 1;
-        if self.failures >= self.patience.attempts || self.begun.elapsed() > self.patience.slow {
+        let late = self.since.elapsed() > self.patience.whole;
+        if late || self.failures >= self.patience.attempts {
             return None;
         }
         let own = self.pause * (1 << (self.failures - 1).min(5));
@@ -180,5 +180,10 @@ mod tests {
             waits.next(None)
         });
         assert!(all.sum::<Duration>() <= Patience::LONG.waiting);
+        let mut waits = Waits::new(Patience::SHORT, Duration::from_secs(1));
+        assert!(waits.next(None).is_some());
+        let mut waits = Waits::new(Patience::SHORT, Duration::from_secs(1));
+        waits.since = waits.since.checked_sub(Patience::SHORT.whole).unwrap();
+        assert_eq!(waits.next(None), None, "one attempt took all of the time");
     }
 }

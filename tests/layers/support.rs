@@ -8,9 +8,9 @@ use std::process::Command;
 
 use imagewright::digest::Digest;
 use imagewright::identity::PythonDocument;
+use imagewright::layer::Told;
 use imagewright::layer::build::build_wheel_layers;
 use imagewright::layer::plan::{PinnedWheel, WheelPlan, plan};
-use imagewright::layer::Told;
 use imagewright::layer::recipe::Recipe;
 use imagewright::layer::wheel::{NameVersion, RecordHash};
 use imagewright::layer::{Layer, LayerError};

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use imagewright::catalog::{Catalog, KeyTag, LayerRecord, Record};
+use imagewright::catalog::{Catalog, LayerRecord, Record};
 use imagewright::digest::Digest;
 use imagewright::oci::Descriptor;
 use imagewright::registry::Reference;

@@ -4,7 +4,9 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use crate::faults::{Fault, Proxy, Weather};
+use crate::faults::{Fault, Weather};
+use crate::proxy::Proxy;
+
 use crate::lab::{self, Lab, Options, Ran, Server};
 
 /// More than any of these commands may take, and much less than somebody who waits for an answer would.

@@ -17,7 +17,7 @@ const LOGIN: Options = Options {
 };
 
 /// Puts the busybox base into the registry; its reference.
-fn base(server: &Server) -> String {
+pub fn base(server: &Server) -> String {
     let reference = format!("{}/base/busybox:v1", server.address());
     let source = format!("oci:{}:busybox", wares::base().display());
     let login = format!("{USER}:{PASSWORD}");

@@ -288,7 +288,7 @@ impl<'a> Builder<'a> {
             return Ok(None);
         }
         let Some(substitutes) = &self.substitutes else {
-            let reason = "layers are in a registry only, and there is none to pull them from";
+            let reason = "the store does not have the bytes of its layers, and there is no registry to pull them from";
             return Ok(Some(reason.into()));
         };
         let begun = Instant::now();
