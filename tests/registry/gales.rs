@@ -53,7 +53,7 @@ fn project(address: &str, index: &crate::index::Server, prefix: &str) -> Lab {
     let lab = lab::project(address, index, "");
     let manifest = lab::manifest(address, IMAGE).replace(PREFIX, prefix);
     lab.write("imagewright.kdl", manifest);
-    let noise: Vec<u8> = (0..300_000u32).map(|n| (n * n >> 7) as u8).collect();
+    let noise: Vec<u8> = (0..300_000u64).map(|n| (n * n >> 7) as u8).collect();
     lab.write("noise.bin", noise);
     lab
 }
