@@ -41,6 +41,16 @@ impl Kind {
     }
 }
 
+/// Whether a character can steer a terminal, break a line, or reorder or hide text.
+pub fn is_wild(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{61c}'
+                | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
 /// An error that knows its kind and what its reader can do about it.
 pub trait Explain: Error + Send + Sync + 'static {
     /// Decides the exit code.

@@ -1,7 +1,6 @@
-//! The other side: an own Docker Engine and an own registry, on private sockets, folders and ports; both end with us.
+//! The other side: a Docker Engine of our own, on a private socket and folder; it ends with us.
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -93,6 +92,14 @@ impl Engine {
     pub fn peak_kib(&self) -> Option<u64> {
         self.daemon.as_ref()?.peak_kib()
     }
+
+    /// The processor time that the daemon has used.
+    pub fn cpu(&self) -> Duration {
+        self.daemon
+            .as_ref()
+            .and_then(Daemon::cpu)
+            .unwrap_or_default()
+    }
 }
 
 impl Drop for Engine {
@@ -154,48 +161,5 @@ fn remove_cgroup(name: &str) {
         {
             let _ = fs::remove_dir(entry.path());
         }
-    }
-}
-
-/// A registry of our own, empty at the start.
-#[derive(Debug)]
-pub struct Registry {
-    _daemon: Daemon,
-    /// Host and port.
-    pub address: String,
-}
-
-impl Registry {
-    /// Starts it with its storage below `folder`.
-    ///
-    /// # Errors
-    /// When it is not installed or does not start.
-    pub fn start(folder: &Path) -> Outcome<Self> {
-        let program = need("docker-registry")?;
-        // Free now; whoever takes it in between makes the start fail, and the step is reported so.
-        let address = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .map_err(|error| error.to_string())?;
-        let config = folder.join("registry.yml");
-        let storage = folder.join("registry");
-        let text = format!(
-            "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
-            storage.display()
-        );
-        fs::write(&config, text).map_err(|error| format!("{}: {error}", config.display()))?;
-        let args = ["serve".to_owned(), config.display().to_string()];
-        let mut daemon = Daemon::start(
-            "docker-registry",
-            &program,
-            &args,
-            folder.join("registry.log"),
-        )?;
-        daemon.await_ready(Duration::from_secs(30), || {
-            TcpStream::connect(address).is_ok()
-        })?;
-        Ok(Self {
-            _daemon: daemon,
-            address: address.to_string(),
-        })
     }
 }

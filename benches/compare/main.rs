@@ -1,7 +1,9 @@
-//! Measures imagewright against `docker build` with uv, `gzip -6` and the bare work, in one run on one machine.
+//! Measures imagewright against `docker build` with uv, `docker push`, `docker pull`, `gzip -6` and the bare work, in one
+//! run on one machine.
 //!
 //! ```text
 //! cargo bench --bench compare -- [--json FILE] [--reps N] [--slow-reps N] [--only PART]... [--program FILE]
+//! cargo bench --bench compare -- --only registry      # push, and build of what a registry has, with a docker-registry
 //! ```
 //!
 //! What is measured is downloaded or made once and kept in `bench-cache` below the target folder. During the
@@ -16,7 +18,10 @@ mod floor;
 mod index;
 mod ours;
 mod process;
+mod push;
+mod registry;
 mod report;
+mod slow;
 mod steps;
 mod workload;
 
@@ -62,6 +67,7 @@ enum Part {
     Floor,
     Ours,
     Docker,
+    Registry,
 }
 
 fn main() -> ExitCode {
@@ -104,11 +110,17 @@ fn compare(options: &Options, processors: usize, report: &mut Report) -> Outcome
 
     let w1 = cache.wheels(&W1)?;
     let mut served = w1.clone();
-    for pins in [FORTY.as_slice(), &[CHANGED.1]] {
-        let more = report.step("wheels of the forty", |_| cache.wheels(pins));
-        served.extend(more.into_iter().flatten());
+    let mut more = |report: &mut Report, pins: &[&str]| {
+        let wheels = report.step("more wheels", |_| cache.wheels(pins));
+        served.extend(wheels.into_iter().flatten());
+    };
+    if wants(Part::Ours) || wants(Part::Registry) {
+        more(report, &[CHANGED.1]);
     }
-    served.extend(report.step("a wheel with one large entry", |_| cache.large()));
+    if wants(Part::Ours) {
+        more(report, &FORTY);
+        served.extend(report.step("a wheel with one large entry", |_| cache.large()));
+    }
     let base = cache.base()?;
     let index = Index::serve(&served)?;
     let setting = Setting {
@@ -121,6 +133,7 @@ fn compare(options: &Options, processors: usize, report: &mut Report) -> Outcome
         w1,
     };
     workload::warm(&setting.w1);
+    report.note(format!("load average at the start: {}", process::load()));
 
     if wants(Part::Gzip) {
         report.step("gzip -6", |report| {
@@ -164,12 +177,19 @@ fn compare(options: &Options, processors: usize, report: &mut Report) -> Outcome
             }
         }
     }
+    if wants(Part::Registry) {
+        report.step("push, and build of what is known", |report| {
+            push::all(&setting, report)
+        });
+    }
+    report.note(format!("load average at the end: {}", process::load()));
     Ok(())
 }
 
 /// What the figures mean.
 fn judge(report: &mut Report) {
     use Target::{AtLeast, AtMost, None};
+    judge_pushes(report);
     report.ratio(
         "docker build with uv and push / our build",
         "docker.both",
@@ -226,6 +246,34 @@ fn judge(report: &mut Report) {
         "docker.pull-ours",
         "docker.pull",
         AtMost(1.0),
+    );
+}
+
+/// What the figures of the registry's part mean.
+fn judge_pushes(report: &mut Report) {
+    use Target::{AtLeast, AtMost, None};
+    report.ratio(
+        "docker push / imagewright push, fresh image",
+        "push.docker",
+        "push.ours",
+        AtLeast(5.0),
+    );
+    report.ratio(
+        "skopeo copy / imagewright push, fresh image",
+        "push.skopeo",
+        "push.ours",
+        None,
+    );
+    report.milliseconds(
+        "build of a known set, empty store",
+        "known.build",
+        AtMost(300.0),
+    );
+    report.ratio(
+        "docker pull / build of a known set",
+        "known.pull",
+        "known.build",
+        None,
     );
 }
 

@@ -36,23 +36,55 @@ impl Project {
     /// # Errors
     /// When the manifest cannot be written.
     pub fn declare(&self, image: &str, base: &Path, requirements: &[&str]) -> Outcome<()> {
-        let mut text = format!(
-            "base \"bench\" {{\n    from {}\n}}\n\nimage \"{image}\" base=\"bench\" {{\n",
-            quoted(&format!("oci:{}", base.display()))
-        );
-        for requirement in requirements {
-            let (name, version) = requirement.split_once("==").unwrap_or((requirement, ""));
+        self.declare_all("", &[image], base, requirements)
+    }
+
+    /// The same for several images that have a registry.
+    ///
+    /// # Errors
+    /// When the manifest cannot be written.
+    pub fn declare_in(
+        &self,
+        registry: &str,
+        images: &[&str],
+        base: &Path,
+        requirements: &[&str],
+    ) -> Outcome<()> {
+        let node = format!("registry {}\n", quoted(registry));
+        self.declare_all(&node, images, base, requirements)
+    }
+
+    fn declare_all(
+        &self,
+        head: &str,
+        images: &[&str],
+        base: &Path,
+        requirements: &[&str],
+    ) -> Outcome<()> {
+        let base = quoted(&format!("oci:{}", base.display()));
+        let mut text = format!("{head}base \"bench\" {{\n    from {base}\n}}\n");
+        for image in images {
             // Writing into a string cannot fail.
-            let _ = writeln!(
-                text,
-                "    pip {} {}",
-                quoted(name),
-                quoted(&format!("=={version}"))
-            );
+            let _ = writeln!(text, "\nimage \"{image}\" base=\"bench\" {{");
+            for requirement in requirements {
+                let (name, version) = requirement.split_once("==").unwrap_or((requirement, ""));
+                let (name, version) = (quoted(name), quoted(&format!("=={version}")));
+                let _ = writeln!(text, "    pip {name} {version}");
+            }
+            text.push_str("}\n");
         }
-        text.push_str("}\n");
         let path = self.folder.join("imagewright.kdl");
         fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    /// Takes the lock of another project over, as one that is in version control.
+    ///
+    /// # Errors
+    /// When it cannot be copied.
+    pub fn take_lock(&self, other: &Self) -> Outcome<()> {
+        fs::copy(other.lock_path(), self.lock_path())
+            .map(drop)
+            .map_err(|error| format!("{}: {error}", self.folder.display()))
     }
 
     /// Runs the command with the project's options.

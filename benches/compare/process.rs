@@ -309,16 +309,14 @@ impl Daemon {
             }
             None => Command::new(program),
         };
+        create(&log)?;
+        let append = || File::options().append(true).open(&log);
+        let text = |error: std::io::Error| format!("{}: {error}", log.display());
         let child = command
             .args(args)
             .stdin(Stdio::null())
-            .stdout(create(&log)?)
-            .stderr(
-                File::options()
-                    .append(true)
-                    .open(&log)
-                    .map_err(|error| error.to_string())?,
-            )
+            .stdout(append().map_err(text)?)
+            .stderr(append().map_err(text)?)
             .process_group(0)
             .spawn()
             .map_err(|error| format!("{name}: {error}"))?;
@@ -361,6 +359,17 @@ impl Daemon {
             .find_map(|line| line.strip_prefix("VmHWM:"))?;
         line.trim().trim_end_matches(" kB").parse().ok()
     }
+
+    /// The processor time that it has used so far.
+    pub fn cpu(&self) -> Option<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).ok()?;
+        // Behind the name, which may hold anything: state is field 3, user and system time are 14 and 15.
+        let (_, fields) = stat.rsplit_once(')')?;
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks: u64 = ticks.map_while(|field| field.parse::<u64>().ok()).sum();
+        // In hundredths of a second (`USER_HZ`), on every architecture that this runs on.
+        Some(Duration::from_millis(ticks * 10))
+    }
 }
 
 impl Drop for Daemon {
@@ -379,6 +388,12 @@ impl Drop for Daemon {
             }
         }
     }
+}
+
+/// The machine's load average of the last minute, as text: what others do disturbs the figures.
+pub fn load() -> String {
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    load.split(' ').next().unwrap_or_default().to_owned()
 }
 
 /// What the names of a harness's temporary folders start with.

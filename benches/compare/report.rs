@@ -150,7 +150,8 @@ impl Report {
         self.judge(what, value, "ms", target);
     }
 
-    fn judge(
+    /// Judges a figure, where it was measured.
+    pub fn judge(
         &mut self,
         what: &'static str,
         value: Option<f64>,

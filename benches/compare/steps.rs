@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::docker::{Engine, Registry};
+use crate::docker::Engine;
 use crate::floor;
 use crate::ours::Project;
 use crate::process::{Call, Measured, Outcome, need};
+use crate::registry::Registry;
 use crate::report::Report;
 use crate::workload::{Base, CHANGED, FORTY, LARGE, PATH, W1_REQUIREMENTS};
 
@@ -290,7 +291,7 @@ impl OtherSide {
     }
 
     fn tag(&self, name: &str) -> String {
-        format!("{}/{name}:latest", self.registry.address)
+        format!("{}/{name}:latest", self.registry.address())
     }
 
     fn build(&self, options: &[&str]) -> Outcome<Measured> {

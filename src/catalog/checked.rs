@@ -1,6 +1,7 @@
 //! Whether a document that anybody may have written is a record that can be worked with.
 
 use super::{PackageRecord, Record};
+use crate::diagnostic::is_wild;
 use crate::registry::Reference;
 
 /// Longest document, in bytes.
@@ -48,15 +49,9 @@ fn is_plain(document: &[u8]) -> bool {
 
 /// Nothing of a record moves a terminal's cursor or turns the direction of its text.
 fn no_control_characters(value: &serde_json::Value) -> Result<(), String> {
-    let check = |text: &str| {
-        let hidden = |c: char| {
-            c.is_control()
-                || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-        };
-        match text.contains(hidden) {
-            true => Err("a text in it has control characters".to_owned()),
-            false => Ok(()),
-        }
+    let check = |text: &str| match text.contains(is_wild) {
+        true => Err("a text in it has control characters".to_owned()),
+        false => Ok(()),
     };
     match value {
         serde_json::Value::String(text) => check(text),

@@ -72,6 +72,11 @@ pub enum CatalogError {
     Interrupted,
     #[error("the index {} is of another version of imagewright", path.display())]
     OtherIndex { path: PathBuf },
+    #[error("the records of {place} cannot be read: {source}")]
+    Unread {
+        place: String,
+        source: Box<RegistryError>,
+    },
 }
 
 impl CatalogError {
@@ -101,6 +106,7 @@ impl Explain for CatalogError {
     fn kind(&self) -> Kind {
         match self {
             Self::Registry(error) => error.kind(),
+            Self::Unread { source, .. } => source.kind(),
             Self::Reference(error) => error.kind(),
             Self::Store(error) => error.kind(),
             Self::Materialise(error) => error.kind(),
@@ -145,6 +151,9 @@ impl Explain for CatalogError {
             Self::Query { hint, .. } => Some(hint.clone()),
             Self::Token(_) => Some("begin again without --page-token; a token goes with the filters of the page that it came with".into()),
             Self::Interrupted => Some("try again".into()),
+            Self::Unread { .. } => Some(
+                "try again, or let --no-sync answer from what was read of it before".into(),
+            ),
             Self::Index { .. } | Self::OtherIndex { .. } => {
                 Some("it can be removed: what it holds is read again from the registry".into())
             }

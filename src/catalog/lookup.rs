@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{CatalogError, KeyTag, LayerRecord, Place, Record};
+use super::{CatalogError, KeyTag, LayerRecord, Place, Record, Trust};
 use crate::diagnostic::{Explain, Kind};
 use crate::digest::Digest;
 use crate::manifest::TrustedKey;
@@ -71,8 +71,8 @@ impl Catalog {
         keys: &[TrustedKey],
     ) -> Result<Claims<Record>, CatalogError> {
         let fits = |record: &Record| record.keys.set == *set;
-        self.claims(&KeyTag::Set(*set), keys, Record::MEDIA_TYPE, fits)
-            .await
+        let tags = tags(&KeyTag::Set(*set), keys);
+        self.claims(tags, Record::MEDIA_TYPE, fits).await
     }
 
     /// What the registry says that a layer key stands for, as [`Catalog::images`].
@@ -84,22 +84,33 @@ impl Catalog {
         key: &Digest,
         keys: &[TrustedKey],
     ) -> Result<Claims<LayerRecord>, CatalogError> {
-        let fits = |record: &LayerRecord| {
-            record.layer.key == Some(*key) && record.layer.check_size().is_ok()
-        };
-        self.claims(&KeyTag::Layer(*key), keys, LayerRecord::MEDIA_TYPE, fits)
-            .await
+        let tags = tags(&KeyTag::Layer(*key), keys);
+        self.claims(tags, LayerRecord::MEDIA_TYPE, is_of(key)).await
     }
 
-    /// The documents under a key's tags, all asked for at once.
+    /// As [`Catalog::layers`], but only what `trust` can believe is asked for.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn trusted_layers(
+        &self,
+        key: &Digest,
+        trust: &Trust,
+    ) -> Result<Claims<LayerRecord>, CatalogError> {
+        let tag = KeyTag::Layer(*key);
+        let signed = trust.keys.iter().map(|key| tag.signed(&key.id()));
+        let plain = trust.registry.then(|| tag.tag());
+        let tags = signed.chain(plain).collect();
+        self.claims(tags, LayerRecord::MEDIA_TYPE, is_of(key)).await
+    }
+
+    /// The documents under these tags, all asked for at once.
     async fn claims<T: DeserializeOwned>(
         &self,
-        tag: &KeyTag,
-        keys: &[TrustedKey],
+        tags: Vec<String>,
         media_type: &str,
         fits: impl Fn(&T) -> bool,
     ) -> Result<Claims<T>, CatalogError> {
-        let tags = tags(tag, keys);
         let asked = tags.iter().map(|tag| self.document::<T>(tag, media_type));
         let answers = join_all(asked).await;
         let mut claims = Claims {
@@ -153,6 +164,11 @@ impl Catalog {
         }
         Ok(Some(serde_json::from_slice(&text).map_err(malformed)?))
     }
+}
+
+/// Whether a record is one of the layer with this key.
+fn is_of(key: &Digest) -> impl Fn(&LayerRecord) -> bool {
+    |record| record.layer.key == Some(*key) && record.layer.check_size().is_ok()
 }
 
 fn tags(tag: &KeyTag, keys: &[TrustedKey]) -> Vec<String> {

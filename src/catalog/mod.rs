@@ -24,7 +24,9 @@ mod trust;
 
 pub use adopt::Wanted;
 pub use error::CatalogError;
-pub use index::{Entry, Found, Index, LOCAL, Match, Page, Position, Records, Summary, Writer};
+pub use index::{
+    Entry, Found, Index, Keep, LOCAL, Match, Page, Position, Records, Summary, Writer,
+};
 pub use lookup::{Catalog, Claims};
 pub use place::{KeyTag, Place};
 pub use query::{NameFilter, OsFilter, PipFilter, PythonFilter, Query, Status};

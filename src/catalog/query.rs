@@ -37,7 +37,7 @@ pub struct Query {
     pub satisfies: Option<Digest>,
 }
 
-/// Where an image stands.
+/// Where an image stands. There are only complete ones: what is being built, or could not be built, has no record.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
@@ -47,32 +47,17 @@ pub enum Status {
     Ready,
     /// A later one has its name and platform.
     Outdated,
-    /// Being built here; there is none of its name and platform yet.
-    BuildingFirstTime,
-    /// Being built here; an earlier one is there.
-    Rebuilding,
-    /// The last attempt to build it here failed.
-    Failed,
 }
 
 impl Status {
     /// All, in the order in which they are listed to people.
-    pub const ALL: [Self; 5] = [
-        Self::Ready,
-        Self::Outdated,
-        Self::BuildingFirstTime,
-        Self::Rebuilding,
-        Self::Failed,
-    ];
+    pub const ALL: [Self; 2] = [Self::Ready, Self::Outdated];
 
     /// As `--json` prints it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ready => "READY",
             Self::Outdated => "OUTDATED",
-            Self::BuildingFirstTime => "BUILDING_FIRST_TIME",
-            Self::Rebuilding => "REBUILDING",
-            Self::Failed => "FAILED",
         }
     }
 }
@@ -86,9 +71,14 @@ impl FromStr for Status {
         found.ok_or_else(|| {
             let words = Self::ALL.map(Self::as_str).join(", ");
             let shown: String = text.chars().take(60).collect();
+            let unfinished = ["BUILDING_FIRST_TIME", "REBUILDING", "FAILED"].contains(&&*word);
+            let why = match unfinished {
+                true => "an image is recorded when it is complete, so that none stands so; ",
+                false => "",
+            };
             wrong(
-                format!("`{shown}` is not a status"),
-                format!("the words are {words}"),
+                format!("`{}` is not a status of images", shown.escape_debug()),
+                format!("{why}the words are {words}"),
             )
         })
     }

@@ -246,4 +246,6 @@ impl LayerRecord {
     pub const MEDIA_TYPE: &'static str = "application/vnd.imagewright.layer.v1+json";
     /// The media type of the document of a layer's paths.
     pub const PATHS_MEDIA_TYPE: &'static str = "application/vnd.imagewright.paths.v1+json";
+    /// The longest such document that is read, in bytes.
+    pub const PATHS_LIMIT: u64 = 64 << 20;
 }

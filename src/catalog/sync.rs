@@ -32,7 +32,8 @@ pub struct Synced {
     pub new: usize,
     /// How many are not there any more.
     pub removed: usize,
-    /// Tags of documents that are no records, and why; they are not asked for again.
+    /// Tags of documents that are no records, and why. They are not asked for again, but for those that did not come
+    /// across as the registry has them.
     pub refused: Vec<(String, String)>,
     /// Why records could not be read that are left for the next time.
     pub unanswered: Option<RegistryError>,
@@ -41,7 +42,23 @@ pub struct Synced {
 /// A manifest as it came.
 struct Fetched {
     record: Digest,
-    manifest: Result<Vec<u8>, String>,
+    manifest: Result<Vec<u8>, RegistryError>,
+}
+
+/// Why a document is no record.
+struct Refusal {
+    reason: String,
+    /// Whether it will be the same the next time.
+    lasting: bool,
+}
+
+impl From<String> for Refusal {
+    fn from(reason: String) -> Self {
+        Self {
+            reason,
+            lasting: true,
+        }
+    }
 }
 
 impl Catalog {
@@ -104,29 +121,20 @@ impl Catalog {
         while let Some((record, answer)) = answers.next().await {
             progress.advance(bar, 1);
             let manifest = match answer {
-                Ok(manifest) => Ok(manifest),
                 Err(RegistryError::NotFound { .. }) => continue,
-                // Not the registry's document: damaged on its way, which says nothing of the next time.
-                Err(error @ RegistryError::WrongDigest { .. }) => {
+                Err(error) if error.kind() == Kind::Unavailable => {
                     unanswered = Some(error);
-                    continue;
+                    in_a_row += 1;
+                    match in_a_row < UNANSWERED {
+                        true => continue,
+                        false => break,
+                    }
                 }
-                Err(error) => match error.kind() {
-                    Kind::Refused => Err(error.to_string()),
-                    Kind::Unavailable if in_a_row + 1 < UNANSWERED => {
-                        in_a_row += 1;
-                        unanswered = Some(error);
-                        continue;
-                    }
-                    Kind::Unavailable => {
-                        unanswered = Some(error);
-                        break;
-                    }
-                    _ => {
-                        progress.end(bar);
-                        return Err(error.into());
-                    }
-                },
+                Err(error) if error.kind() != Kind::Refused => {
+                    progress.end(bar);
+                    return Err(error.into());
+                }
+                manifest => manifest,
             };
             in_a_row = 0;
             if sender.send(Fetched { record, manifest }).await.is_err() {
@@ -153,10 +161,17 @@ fn receive(
     }
     let (mut entries, mut refused) = (Vec::new(), Vec::new());
     let mut begun = Instant::now();
-    while let Some(fetched) = receiver.blocking_recv() {
-        match read(&fetched) {
+    while let Some(Fetched { record, manifest }) = receiver.blocking_recv() {
+        match read(&record, manifest) {
             Ok(entry) => entries.push(entry),
-            Err(reason) => refused.push((fetched.record, shown(&reason))),
+            Err(refusal) => {
+                let reason = shown(&refusal.reason);
+                let tag = KeyTag::Record(record).tag();
+                synced.refused.push((tag, reason.clone()));
+                if refusal.lasting {
+                    refused.push((record, reason));
+                }
+            }
         }
         if entries.len() >= BATCH || begun.elapsed() > PATIENCE {
             synced.new += writer.put(&mut std::mem::take(&mut entries))?;
@@ -169,19 +184,20 @@ fn receive(
     if !refused.is_empty() {
         writer.refuse(&refused)?;
     }
-    let refused = refused.into_iter();
-    synced.refused = refused
-        .map(|(record, reason)| (KeyTag::Record(record).tag(), reason))
-        .collect();
     Ok(synced)
 }
 
-fn read(fetched: &Fetched) -> Result<Entry, String> {
-    let manifest = fetched.manifest.as_ref().map_err(Clone::clone)?;
-    let entry = Entry::read(&embedded(manifest, Record::MEDIA_TYPE)?)?;
-    match entry.document() == fetched.record {
+fn read(record: &Digest, manifest: Result<Vec<u8>, RegistryError>) -> Result<Entry, Refusal> {
+    let manifest = manifest.map_err(|error| Refusal {
+        reason: error.to_string(),
+        lasting: matches!(error, RegistryError::TooLarge { .. }),
+    })?;
+    let entry = Entry::read(&embedded(&manifest, Record::MEDIA_TYPE)?)?;
+    match entry.document() == *record {
         true => Ok(entry),
-        false => Err("its document is not the one that its tag names".into()),
+        false => Err("its document is not the one that its tag names"
+            .to_owned()
+            .into()),
     }
 }
 

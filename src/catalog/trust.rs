@@ -125,7 +125,7 @@ pub struct Trust {
 }
 
 /// Why a claim is believed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Belief {
     /// The committed lock says the same.
@@ -147,6 +147,11 @@ impl fmt::Display for Belief {
 }
 
 impl Trust {
+    /// Whether anybody's word counts beside the lock's.
+    pub fn trusts_somebody(&self) -> bool {
+        self.registry || !self.keys.is_empty()
+    }
+
     /// Whether what was believed for this reason is believed still; `locked` says whether the lock has it.
     pub fn still(&self, belief: &Belief, locked: bool) -> bool {
         match belief {

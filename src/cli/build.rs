@@ -91,6 +91,8 @@ pub struct SubstitutedDocument {
     pub because: Vec<String>,
     /// Whether it is the whole image; else some of its layers.
     pub whole: bool,
+    /// Diff IDs of the layers, if it is some.
+    pub layers: Vec<Digest>,
 }
 
 /// One stage's time.
@@ -336,8 +338,9 @@ fn document(named: &Named) -> BuiltDocument {
 fn substituted(claim: &Claim) -> SubstitutedDocument {
     SubstitutedDocument {
         repository: claim.repository.clone(),
-        because: claim.beliefs.iter().map(ToString::to_string).collect(),
-        whole: claim.whole,
+        because: claim.beliefs().iter().map(ToString::to_string).collect(),
+        whole: claim.is_whole(),
+        layers: claim.layers(),
     }
 }
 
@@ -360,7 +363,8 @@ fn text(image: &BuiltDocument) -> String {
     };
     let layers = match &image.substituted {
         Some(substituted) if image.built => format!(
-            "\n  OS layers from {} ({})",
+            "\n  {} of its layers from {} ({})",
+            substituted.layers.len(),
             substituted.repository,
             substituted.because.join(", ")
         ),

@@ -105,6 +105,11 @@ impl Context {
         })
     }
 
+    /// Whether a project was named, or there is one in the working folder.
+    pub fn has_project(&self) -> bool {
+        self.global.project.as_os_str() != "." || self.manifest_path.exists()
+    }
+
     /// How many things to do at a time.
     pub fn jobs(&self) -> usize {
         let processors = || std::thread::available_parallelism().map_or(1, usize::from);

@@ -1,5 +1,8 @@
 //! `find`: images by what is in them.
 
+mod request;
+mod table;
+
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 
@@ -10,13 +13,14 @@ use super::failure::Failure;
 use super::output;
 use super::pipeline::records::{self, Target};
 use crate::catalog::{
-    Catalog, CatalogError, Found, Keys, Match, NameFilter, OsFilter, PageToken, PipFilter,
-    PythonFilter, Query, Status,
+    Catalog, CatalogError, Found, Index, Keys, Match, NameFilter, OsFilter, Page, PageToken,
+    PipFilter, Position, PythonFilter, Query, Status,
 };
 use crate::digest::Digest;
 use crate::manifest::Platform;
 use crate::registry::Reference;
-use crate::report::{align, neutral};
+use crate::store::Store;
+use request::Requested;
 
 /// Flags of `find`.
 #[derive(Debug, clap::Args)]
@@ -52,7 +56,7 @@ struct Filters {
     #[arg(long, value_name = "NAME|ROOT")]
     base: Option<String>,
     /// The platform
-    #[arg(long, value_name = "PLATFORM")]
+    #[arg(long, value_name = "PLATFORM", value_parser = super::platforms())]
     platform: Option<Platform>,
     /// The image's name; `*`, `?` and `[…]` are wildcards
     #[arg(long, value_name = "GLOB")]
@@ -60,10 +64,14 @@ struct Filters {
     /// Where it stands, one of several words: READY (the newest of its name; the default) or OUTDATED
     #[arg(long, value_name = "WORD", value_delimiter = ',')]
     status: Vec<String>,
+    /// What a declared image asks for: a manifest file or project folder, and the image's name, for example
+    /// `../fraud:model`. What may be reused for it is found: `lock --reuse` judges by the same rules
+    #[arg(long, value_name = "MANIFEST:IMAGE")]
+    satisfies: Option<String>,
 }
 
 impl Filters {
-    fn query(&self) -> Result<Query, CatalogError> {
+    fn query(&self, requested: Option<&Requested>) -> Result<Query, CatalogError> {
         let parsed = |text: &Option<String>| text.as_deref().map(str::parse).transpose();
         let pip = self.pip.iter().map(|text| text.parse());
         let os = self.os.iter().map(|text| text.parse());
@@ -80,7 +88,7 @@ impl Filters {
             platform: self.platform,
             name: parsed(&self.name)?.map(|name: NameFilter| name),
             status: status.collect::<Result<BTreeSet<Status>, _>>()?,
-            satisfies: None,
+            satisfies: requested.map(Requested::key),
         })
     }
 }
@@ -92,6 +100,22 @@ pub struct FindDocument {
     pub images: Vec<FoundDocument>,
     /// For `--page-token`; null on the last page.
     pub next_page_token: Option<String>,
+    /// When no image satisfies `--satisfies`: those that come nearest, and why they do not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nearest: Vec<NearDocument>,
+}
+
+/// An image that does not satisfy a request.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+pub struct NearDocument {
+    /// Declared name.
+    pub name: String,
+    /// Platform of the image.
+    pub platform: Platform,
+    /// Digest of the image manifest.
+    pub digest: Digest,
+    /// Everything that keeps it from satisfying the request.
+    pub reasons: Vec<String>,
 }
 
 /// One image.
@@ -131,38 +155,82 @@ pub struct FoundDocument {
 
 /// Finds.
 pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let query = arguments.filters.query()?;
+    let (filters, target) = (&arguments.filters, &arguments.target);
+    let store = context.store()?;
+    let requested = filters.satisfies.as_deref();
+    let requested = requested.map(|text| Requested::read(context, &store, text));
+    let requested = requested.transpose()?;
+    let query = filters.query(requested.as_ref())?;
     let token = arguments.page_token.as_deref().map(str::parse::<PageToken>);
     let token = token.transpose()?;
-    let catalog = arguments.target.catalog(context)?;
-    let catalog = catalog.as_ref();
-    let source = records::source(catalog);
+    // Without a project here, the registry of the one that is asked about is meant.
+    let project = requested.as_ref().map(|requested| &requested.project);
+    let project = project.filter(|_| !context.has_project());
+    let catalog = target.catalog(project.unwrap_or(context))?;
+    let source = records::source(catalog.as_ref());
     let after = token.map(|token| token.position(&query, &source));
-    let after = after.transpose()?;
-    let store = context.store()?;
-    let limit = match arguments.all {
-        true => usize::MAX,
-        false => usize::from(arguments.page_size),
+    let question = Question {
+        context,
+        store: &store,
+        catalog: catalog.as_ref(),
+        asks: !target.no_sync && !context.global.offline,
+        source: &source,
+        query: &query,
+        after: after.transpose()?,
+        limit: match arguments.all {
+            true => usize::MAX,
+            false => usize::from(arguments.page_size),
+        },
     };
-    let sync = !arguments.target.no_sync;
-    let page = records::with_index(context, &store, catalog, sync, |index| {
-        index.page(&source, &query, after.as_ref(), limit, None)
-    })?;
+    let catalog = question.catalog;
+    let answer = |index: &Index| question.answer(index, requested.as_ref());
+    let (page, nearest) = records::with_index(context, &store, catalog, !target.no_sync, answer)?;
     let next = page.next.map(|at| PageToken::new(&query, &source, at));
+    let images = page.images.into_iter();
     let document = FindDocument {
-        images: page
-            .images
-            .into_iter()
-            .map(|found| document(catalog, found))
-            .collect(),
+        images: images.map(|found| document(catalog, found)).collect(),
         next_page_token: next.map(|token| token.to_string()),
+        nearest,
     };
-    if context.global.json {
-        output::json(&document);
-        return Ok(ExitCode::SUCCESS);
+    match context.global.json {
+        true => output::json(&document),
+        false => table::print(context, &document),
     }
-    print(context, &document);
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is asked, and where.
+struct Question<'a> {
+    context: &'a Context,
+    store: &'a Store,
+    catalog: Option<&'a Catalog>,
+    /// Whether the registry may be asked.
+    asks: bool,
+    source: &'a str,
+    query: &'a Query,
+    after: Option<Position>,
+    limit: usize,
+}
+
+impl Question<'_> {
+    /// A page; if nothing is on the first one, what comes nearest to the request.
+    fn answer(
+        &self,
+        index: &Index,
+        requested: Option<&Requested>,
+    ) -> Result<(Page, Vec<NearDocument>), CatalogError> {
+        let (after, limit) = (self.after.as_ref(), self.limit);
+        let Some(requested) = requested else {
+            let page = index.page(self.source, self.query, after, limit, None)?;
+            return Ok((page, Vec::new()));
+        };
+        let page = requested.page(self, index)?;
+        let nearest = match page.images.is_empty() && after.is_none() {
+            true => requested.nearest(self, index)?,
+            false => Vec::new(),
+        };
+        Ok((page, nearest))
+    }
 }
 
 /// A found image of a catalog, or of this store.
@@ -204,47 +272,4 @@ pub fn instant(ms: i64) -> String {
         .ok()
         .and_then(|at| jiff::Timestamp::from_second(at.as_second()).ok())
         .map_or_else(|| format!("{ms} ms"), |at| at.to_string())
-}
-
-fn print(context: &Context, document: &FindDocument) {
-    if document.images.is_empty() {
-        context.progress.note("no image satisfies this");
-        return;
-    }
-    let head = [
-        "NAME",
-        "PLATFORM",
-        "STATUS",
-        "PYTHON",
-        "BASE",
-        "PUSHED",
-        "PACKAGES",
-        "REFERENCE",
-    ];
-    let mut rows = vec![head.map(str::to_owned)];
-    rows.extend(document.images.iter().map(row));
-    output::raw(align(&rows, &[]).as_bytes());
-    if let Some(token) = &document.next_page_token {
-        context
-            .progress
-            .note(&format!("there are more: --page-token {token}"));
-    }
-}
-
-fn row(image: &FoundDocument) -> [String; 8] {
-    let packages = image.packages.iter();
-    let packages: Vec<String> = packages
-        .map(|package| format!("{} {}", package.name, package.version))
-        .collect();
-    let place = image.reference.clone();
-    [
-        neutral(&image.name),
-        image.platform.to_string(),
-        image.status.as_str().into(),
-        neutral(&image.python),
-        neutral(&image.base),
-        image.pushed.clone(),
-        neutral(&packages.join(", ")),
-        neutral(&place.unwrap_or_else(|| image.digest.to_string())),
-    ]
 }

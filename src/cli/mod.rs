@@ -34,9 +34,11 @@ mod why;
 
 use std::process::ExitCode;
 
+use clap::builder::TypedValueParser as _;
 use clap::{Parser, Subcommand};
 
 use crate::diagnostic::Kind;
+use crate::manifest::Platform;
 use context::{Context, Global};
 use failure::Failure;
 
@@ -99,6 +101,12 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+/// Reads a platform; a wrong one is answered with those that there are.
+fn platforms() -> impl clap::builder::TypedValueParser<Value = Platform> {
+    let all = Platform::ALL.map(Platform::as_str);
+    clap::builder::PossibleValuesParser::new(all).try_map(|text| text.parse::<Platform>())
 }
 
 /// Runs the command; the exit code is that of [`Kind`].

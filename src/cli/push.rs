@@ -35,7 +35,7 @@ pub struct Arguments {
     #[command(flatten)]
     target: Target,
     /// Only these platforms; default: all that the image declares
-    #[arg(long, value_name = "PLATFORM")]
+    #[arg(long, value_name = "PLATFORM", value_parser = super::platforms())]
     platform: Vec<Platform>,
     /// Ask the registry what it has, and tell what would be sent; write nothing
     #[arg(long)]
@@ -214,7 +214,7 @@ fn holders(lookup: Option<&Catalog>, built: &[Named]) -> Vec<Reference> {
 /// Nobody signs what only the registry says.
 fn vouched(built: &[Named]) -> Result<(), Failure> {
     for named in built {
-        let mut beliefs = named.built.claim.iter().flat_map(|claim| &claim.beliefs);
+        let mut beliefs = named.built.claim.iter().flat_map(Claim::beliefs);
         if beliefs.any(|belief| *belief == Belief::Registry) {
             return Err(Failure::plain(
                 Kind::Refused,

@@ -13,10 +13,9 @@ use super::pipeline::records::{self, Target};
 use crate::catalog::{
     Catalog, CatalogError, Found, Index, PackageRecord, Query, Record, Statement, Status,
 };
-use crate::diagnostic::{Explain as _, Kind};
+use crate::diagnostic::Kind;
 use crate::digest::Digest;
 use crate::manifest::{Platform, TrustedKey};
-use crate::progress::Progress;
 use crate::report::neutral;
 
 /// Fewest hexadecimal digits that are taken for a digest or key.
@@ -101,7 +100,10 @@ pub fn run(context: &Context, target: &Target, what: &str) -> Result<ExitCode, F
         return Err(missing(catalog, what, &names));
     }
     let mut document = RecordsDocument { records };
-    if let Some(catalog) = catalog {
+    if let Some(catalog) = catalog
+        && !target.no_sync
+        && !context.global.offline
+    {
         look_whether_gone(context, catalog, &mut document)?;
     }
     match context.global.json {
@@ -208,22 +210,15 @@ fn look_whether_gone(
     catalog: &Catalog,
     document: &mut RecordsDocument,
 ) -> Result<(), Failure> {
-    if context.global.offline {
-        return Ok(());
-    }
     for record in &mut document.records {
         let Some(place) = record.reference.as_deref().and_then(parsed) else {
             continue;
         };
-        match context.wait(catalog.registry().head_manifest(&place)) {
-            Ok(Some(_)) => {}
-            Ok(None) => record.status = RecordStatus::Gone,
-            Err(error) if error.kind() == Kind::Unavailable => {
-                let warning = format!("{error}: whether {place} is still there is not known");
-                context.progress.warn(&warning);
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
+        if context
+            .wait(catalog.registry().head_manifest(&place))?
+            .is_none()
+        {
+            record.status = RecordStatus::Gone;
         }
     }
     Ok(())

@@ -90,8 +90,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
 
 /// Whether a record is meant: one place of them is named, it is a digest or key, or what the manifest does not declare.
 fn is_record(context: &Context, arguments: &Arguments, name: &str) -> Result<bool, Failure> {
-    let here = context.global.project.as_os_str() == ".";
-    if arguments.target.is_given() || (here && !context.manifest_path.exists()) {
+    if arguments.target.is_given() || !context.has_project() {
         return Ok(true);
     }
     let manifest = context.manifest()?;

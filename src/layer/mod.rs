@@ -1,12 +1,14 @@
 //! Artifact → layer. Knows no network and no clock; what it emits is a function of the layer key.
 //!
-//! `plan` decides which layers an image has; `wheel` turns a wheel into tar entries by the packaging
+//! `plan` decides which layers an image has, `contents` is what it has to know of a wheel that is not here; `wheel` turns a wheel into tar entries by the packaging
 //! specifications; `splice` turns entries into a gzipped tar without recompressing; `recipe` is how a layer is kept
 //! and streamed without existing as bytes; `files` makes the small layers (skeleton, user, files, downloads);
 //! `blob` looks into a blob; `tree` unpacks a layer for the runtime; `debian` makes OS layers with the help of a sandbox.
 
 pub mod blob;
 pub mod build;
+mod collisions;
+pub mod contents;
 pub mod debian;
 pub mod entry;
 pub mod error;
@@ -20,6 +22,7 @@ pub mod tree;
 pub mod wheel;
 
 pub use build::{build_wheel_layers, verify_wheel};
+pub use contents::{LayerContents, Told, WheelContents};
 pub use error::LayerError;
 pub use plan::{PinnedWheel, WheelLayerPlan, WheelPlan, holders, plan};
 

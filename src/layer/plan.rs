@@ -10,8 +10,10 @@
 
 use std::collections::BTreeMap;
 
+use super::collisions::Collisions;
+use super::contents::Told;
 use super::error::LayerError;
-use super::wheel::{Place, Source, Wheel};
+use super::wheel::Wheel;
 use crate::digest::Digest;
 use crate::identity::{self, LayerDocument, PythonDocument, WheelDocument};
 use crate::store::Store;
@@ -51,6 +53,13 @@ pub struct WheelLayerPlan {
     pub work: u64,
 }
 
+impl WheelLayerPlan {
+    /// Whether it holds whole wheels, not only files that several bring.
+    pub fn is_of_wheels(&self) -> bool {
+        matches!(self.document, LayerDocument::Wheels { .. })
+    }
+}
+
 /// All layers of an image's wheels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WheelPlan {
@@ -60,33 +69,26 @@ pub struct WheelPlan {
     pub warnings: Vec<String>,
 }
 
-/// Plans the layers of `wheels` for an image with `other_layers` layers of other kinds above its base.
+/// Plans the layers of `wheels` for an image with `other_layers` layers of other kinds above its base. Of wheels that the
+/// store does not have, `told` says what has to be known.
 ///
 /// # Errors
-/// When a wheel is not in the store or is refused, or when two wheels cannot be installed side by side.
+/// When a wheel is neither in the store nor told, or is refused, or when two wheels cannot be installed side by side.
 pub fn plan(
     store: &Store,
     python: &PythonDocument,
     wheels: &[PinnedWheel],
+    told: &Told,
     other_layers: usize,
 ) -> Result<WheelPlan, LayerError> {
-    let mut sized = Vec::new();
     for wheel in wheels {
-        sized.push((wheel.clone(), artifact_size(store, wheel)?));
+        if size(store, told, wheel).is_none() {
+            return Err(missing(wheel));
+        }
     }
-    sized.sort();
-    sized.dedup();
-    let groups = group(
-        sized,
-        MAX_LAYERS
-            .saturating_sub(other_layers + 1)
-            .max(BUCKETS.into()),
-    );
-    let mut layers: Vec<WheelLayerPlan> = groups
-        .into_iter()
-        .map(|group| wheels_layer(python, group))
-        .collect();
-    let collisions = Collisions::find(store, python, &layers)?;
+    let sizes = |wheel: &PinnedWheel| size(store, told, wheel).unwrap_or(0);
+    let mut layers = groups(python, wheels, sizes, other_layers);
+    let collisions = Collisions::find(store, python, &layers, told)?;
     if !collisions.fixes.is_empty() {
         layers.push(collisions_layer(python, collisions.fixes, &layers));
     }
@@ -96,10 +98,38 @@ pub fn plan(
     })
 }
 
-fn artifact_size(store: &Store, wheel: &PinnedWheel) -> Result<u64, LayerError> {
-    let path = artifact(store, wheel)?;
-    let meta = std::fs::metadata(&path).map_err(LayerError::io("read", path))?;
-    Ok(meta.len())
+/// The layers that hold `wheels`, as their `sizes` (bytes of the files) alone decide: those of [`plan`] without the one that
+/// repeats files of others.
+pub fn groups(
+    python: &PythonDocument,
+    wheels: &[PinnedWheel],
+    sizes: impl Fn(&PinnedWheel) -> u64,
+    other_layers: usize,
+) -> Vec<WheelLayerPlan> {
+    let sized = wheels.iter().map(|wheel| (wheel.clone(), sizes(wheel)));
+    let mut sized: Vec<Sized> = sized.collect();
+    sized.sort();
+    sized.dedup();
+    let limit = MAX_LAYERS.saturating_sub(other_layers + 1);
+    group(sized, limit.max(BUCKETS.into()))
+        .into_iter()
+        .map(|group| wheels_layer(python, group))
+        .collect()
+}
+
+/// Bytes of a wheel's file, if it is in the store or told.
+pub fn size(store: &Store, told: &Told, wheel: &PinnedWheel) -> Option<u64> {
+    let here = store.artifact(&wheel.sha256);
+    let here = here.and_then(|path| std::fs::metadata(path).ok());
+    let here = here.map(|meta| meta.len());
+    here.or_else(|| told.get(&wheel.sha256).map(|told| told.size))
+}
+
+fn missing(wheel: &PinnedWheel) -> LayerError {
+    LayerError::MissingWheel {
+        name: wheel.file_name.clone(),
+        digest: wheel.sha256,
+    }
 }
 
 /// Where a wheel's file is.
@@ -107,12 +137,7 @@ pub(super) fn artifact(
     store: &Store,
     wheel: &PinnedWheel,
 ) -> Result<std::path::PathBuf, LayerError> {
-    store
-        .artifact(&wheel.sha256)
-        .ok_or_else(|| LayerError::MissingWheel {
-            name: wheel.file_name.clone(),
-            digest: wheel.sha256,
-        })
+    store.artifact(&wheel.sha256).ok_or_else(|| missing(wheel))
 }
 
 /// Opens a wheel of the store.
@@ -225,125 +250,6 @@ fn collisions_layer(
         wheels,
         work: 0,
     }
-}
-
-/// What the wheels of an image do to each other.
-struct Collisions {
-    /// Path → wheel that must win it, where the order of layers would let another win.
-    fixes: BTreeMap<String, Digest>,
-    warnings: Vec<String>,
-}
-
-/// One wheel's claim on a path.
-struct Claim {
-    layer: usize,
-    wheel: usize,
-    place: Place,
-}
-
-impl Collisions {
-    fn find(
-        store: &Store,
-        python: &PythonDocument,
-        layers: &[WheelLayerPlan],
-    ) -> Result<Self, LayerError> {
-        let mut pins = Vec::new();
-        for (layer, plan) in layers.iter().enumerate() {
-            pins.extend(plan.wheels.iter().map(|wheel| (wheel, layer)));
-        }
-        pins.sort();
-        let mut wheels = Vec::new();
-        let mut claims: BTreeMap<String, Vec<Claim>> = BTreeMap::new();
-        for (index, (pin, layer)) in pins.iter().enumerate() {
-            let wheel = open(store, pin)?;
-            for place in wheel.places(python)? {
-                let claim = Claim {
-                    layer: *layer,
-                    wheel: index,
-                    place,
-                };
-                claims
-                    .entry(claim.place.path.clone())
-                    .or_default()
-                    .push(claim);
-            }
-            wheels.push(wheel);
-        }
-        check_clashes(&claims, &wheels)?;
-        let mut found = Self {
-            fixes: BTreeMap::new(),
-            warnings: Vec::new(),
-        };
-        for (path, claims) in &claims {
-            if claims.len() < 2 || same_content(claims, &wheels)? {
-                continue;
-            }
-            let Some(winner) = claims.last() else {
-                continue;
-            };
-            let losers: Vec<&str> = claims[..claims.len() - 1]
-                .iter()
-                .map(|claim| wheels[claim.wheel].label())
-                .collect();
-            found.warnings.push(format!(
-                "`/{path}` comes with different content in {} and {}: the latter wins",
-                losers.join(", "),
-                wheels[winner.wheel].label()
-            ));
-            if claims.iter().any(|claim| claim.layer > winner.layer) {
-                found
-                    .fixes
-                    .insert(path.clone(), pins[winner.wheel].0.sha256);
-            }
-        }
-        Ok(found)
-    }
-}
-
-/// A path must not be a file in one wheel and a folder in another.
-fn check_clashes(
-    claims: &BTreeMap<String, Vec<Claim>>,
-    wheels: &[Wheel],
-) -> Result<(), LayerError> {
-    let is_file = |claim: &&Claim| claim.place.source != Source::Folder;
-    let clash = |path: &str, file: &Claim, folder: &Claim| LayerError::Clash {
-        path: path.to_owned(),
-        file: wheels[file.wheel].label().to_owned(),
-        folder: wheels[folder.wheel].label().to_owned(),
-    };
-    for (path, all) in claims {
-        let file = all.iter().find(is_file);
-        let folder = all.iter().find(|claim| !is_file(claim));
-        if let (Some(file), Some(folder)) = (file, folder) {
-            return Err(clash(path, file, folder));
-        }
-        for (at, _) in path.match_indices('/') {
-            let parents = claims.get(&path[..at]).into_iter().flatten();
-            if let Some(file) = parents.into_iter().find(is_file) {
-                return Err(clash(&path[..at], file, &all[0]));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Whether all claims bring the same bytes with the same mode. Contents are read only if their CRC and size agree.
-fn same_content(claims: &[Claim], wheels: &[Wheel]) -> Result<bool, LayerError> {
-    let first = &claims[0].place;
-    let alike = |place: &Place| {
-        place.size == first.size && place.crc == first.crc && place.executable == first.executable
-    };
-    if !claims.iter().all(|claim| alike(&claim.place)) {
-        return Ok(false);
-    }
-    if first.size == 0 {
-        return Ok(true);
-    }
-    let mut digests = Vec::new();
-    for claim in claims {
-        digests.push(wheels[claim.wheel].content_digest(&claim.place)?);
-    }
-    Ok(digests.windows(2).all(|pair| pair[0] == pair[1]))
 }
 
 #[cfg(test)]

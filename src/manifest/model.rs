@@ -58,6 +58,14 @@ impl Platform {
     /// All that a manifest can name.
     pub const ALL: [Self; 2] = [Self::LinuxAmd64, Self::LinuxArm64];
 
+    /// As OCI writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::LinuxAmd64 => "linux/amd64",
+            Self::LinuxArm64 => "linux/arm64",
+        }
+    }
+
     /// The architecture as OCI and Debian call it.
     pub fn architecture(self) -> &'static str {
         match self {
@@ -77,7 +85,7 @@ impl Platform {
 
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "linux/{}", self.architecture())
+        f.write_str(self.as_str())
     }
 }
 
@@ -86,7 +94,7 @@ impl FromStr for Platform {
     fn from_str(text: &str) -> Result<Self, String> {
         Self::ALL
             .into_iter()
-            .find(|platform| platform.to_string() == text)
+            .find(|platform| platform.as_str() == text)
             .ok_or_else(|| format!("`{text}` is not a platform that imagewright builds for"))
     }
 }

@@ -10,7 +10,7 @@ use super::challenge::Challenge;
 use super::client::{Registry, read_limited};
 use super::error::tame;
 use super::grants::{Grant, Proof, Scopes, secrets};
-use super::reference::is_loopback;
+use super::reference::{is_loopback, split_port};
 use super::{Credential, Reference, RegistryError};
 use crate::ambient::redact;
 
@@ -70,23 +70,22 @@ impl Registry {
                 let named = scope.as_deref().filter(|scope| scope.len() <= SCOPES.1);
                 let named = named.unwrap_or_default().split_whitespace();
                 named.take(SCOPES.0).for_each(|scope| scopes.add(scope));
-                let plain = self.is_plain(&reference.host);
-                Proof::Bearer(
-                    self.token(&realm, service.as_deref(), &scopes, credential, plain)
-                        .await?,
-                )
+                let service = service.as_deref();
+                let token = self.token(&reference.host, &realm, service, &scopes, credential);
+                Proof::Bearer(token.await?)
             }
         };
         Ok(self.grants.keep(reference, scopes, proof))
     }
 
+    /// Asks the token server that the registry `host` names as `realm`.
     async fn token(
         &self,
+        host: &str,
         realm: &str,
         service: Option<&str>,
         scopes: &Scopes,
         credential: Option<Credential>,
-        plain: bool,
     ) -> Result<String, RegistryError> {
         let shown = redact(realm);
         let refused = |reason| RegistryError::NoToken {
@@ -96,8 +95,7 @@ impl Registry {
         let mut url = Url::parse(realm).map_err(|_| refused("its address is not a URL"))?;
         let _ = url.set_username("");
         let _ = url.set_password(None);
-        let safe = url.scheme() == "https" || plain || url.host_str().is_some_and(is_loopback);
-        if !safe && credential.is_some() {
+        if credential.is_some() && !self.may_have_credentials(host, &url) {
             return Err(RegistryError::InsecureTokenServer { url: shown });
         }
         let what = format!("a token of {shown}");
@@ -128,6 +126,14 @@ impl Registry {
             }
             token => Ok(token),
         }
+    }
+
+    /// Whether credentials for the registry `host` may go to this token server: by HTTPS, within this machine, or to
+    /// the registry's own machine if it is declared to be talked to without TLS.
+    fn may_have_credentials(&self, host: &str, server: &Url) -> bool {
+        let name = server.host_str().unwrap_or_default();
+        let own = self.is_plain(host) && split_port(host).0 == name;
+        server.scheme() == "https" || is_loopback(name) || own
     }
 }
 
@@ -182,4 +188,35 @@ fn token_request(
     request.headers_mut().insert(header::CONTENT_TYPE, form);
     *request.body_mut() = Some(body.into());
     request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ambient::Ambient;
+    use crate::http::Http;
+
+    #[test]
+    fn credentials_go_by_https_within_this_machine_or_to_a_host_declared_plain() {
+        let ambient = Ambient::default();
+        let registry = Registry::new(Http::new(&ambient, false).unwrap(), &ambient);
+        let registry = registry.with_plain_http(["lab.example.com:5000".to_owned()]);
+        for (host, server, expected) in [
+            ("hub.example.com", "https://tokens.example.com/t", true),
+            ("hub.example.com", "http://tokens.example.com/t", false),
+            ("hub.example.com", "http://hub.example.com/t", false),
+            ("hub.example.com", "http://127.0.0.1:5001/t", true),
+            ("127.0.0.1:5000", "http://tokens.example.com/t", false),
+            (
+                "lab.example.com:5000",
+                "http://lab.example.com:5001/t",
+                true,
+            ),
+            ("lab.example.com:5000", "http://tokens.example.com/t", false),
+        ] {
+            let url = Url::parse(server).unwrap();
+            let found = registry.may_have_credentials(host, &url);
+            assert_eq!(found, expected, "{host} {server}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::CredentialError;
 use super::retry::retry_after;
-use crate::diagnostic::{Explain, Kind};
+use crate::diagnostic::{Explain, Kind, is_wild};
 use crate::digest::Digest;
 use crate::http::HttpError;
 use crate::store::StoreError;
@@ -306,11 +306,6 @@ pub(super) fn tame(text: &str, secrets: &[String]) -> String {
         text = text.replace(secret.as_str(), "…");
     }
     text.chars().take(300).collect()
-}
-
-fn is_wild(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 #[cfg(test)]

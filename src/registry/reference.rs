@@ -165,7 +165,7 @@ fn looks_like_host(part: &str) -> bool {
 }
 
 /// Splits `host[:port]`, `[v6]:port`; the brackets stay.
-fn split_port(host: &str) -> (&str, Option<&str>) {
+pub(super) fn split_port(host: &str) -> (&str, Option<&str>) {
     match host.rsplit_once(':') {
         Some((name, port)) if !name.starts_with('[') || name.ends_with(']') => (name, Some(port)),
         _ => (host, None),

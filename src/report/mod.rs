@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::run::Results;
 
-pub use table::{align, cases_table, duration, neutral, summary_table};
+pub use table::{align, cases_table, duration, neutral, shorten, summary_table};
 
 /// What `test --json` and `results --json` print.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use unicode_width::UnicodeWidthStr;
 
+use crate::diagnostic::is_wild;
 use crate::run::{Results, Summary, TestCase};
 
 /// Columns of a message that are shown; the JSON document has all of it.
@@ -37,7 +38,10 @@ fn case_row(run: &str, case: &TestCase) -> [String; 8] {
         case.status.as_str().into(),
         case.severity.as_str().into(),
         case.duration_ms.map_or_else(String::new, duration),
-        shorten(&neutral(message.lines().next().unwrap_or(""))),
+        shorten(
+            &neutral(message.lines().next().unwrap_or("")),
+            MESSAGE_WIDTH,
+        ),
     ]
 }
 
@@ -70,7 +74,10 @@ fn summary_row(summary: &Summary) -> [String; 11] {
         summary.skip.to_string(),
         time,
         neutral(&summary.test_run_id),
-        shorten(&neutral(summary.reason.as_deref().unwrap_or(""))),
+        shorten(
+            &neutral(summary.reason.as_deref().unwrap_or("")),
+            MESSAGE_WIDTH,
+        ),
     ]
 }
 
@@ -110,13 +117,14 @@ pub fn align<const N: usize>(rows: &[[String; N]], right: &[usize]) -> String {
     text
 }
 
-fn shorten(text: &str) -> String {
-    if text.width() <= MESSAGE_WIDTH {
+/// At most `width` columns of `text`, with a sign that there is more.
+pub fn shorten(text: &str, width: usize) -> String {
+    if text.width() <= width {
         return text.to_owned();
     }
     let mut short = String::new();
     for character in text.chars() {
-        if short.width() + 2 > MESSAGE_WIDTH {
+        if short.width() + 2 > width {
             break;
         }
         short.push(character);
@@ -128,13 +136,7 @@ fn shorten(text: &str) -> String {
 pub fn neutral(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        let steers = character.is_control()
-            || matches!(
-                character,
-                '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{61c}'
-                    | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
-            );
-        if steers {
+        if is_wild(character) {
             shown.extend(character.escape_default());
         } else {
             shown.push(character);

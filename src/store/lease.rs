@@ -1,10 +1,10 @@
 //! What running processes use, so that a collection ([`super::gc`]) leaves it alone.
 //!
-//! Whoever asks the store for the path of a thing takes a lease of it: a line `folder/name` in `leases` in the process's
-//! own folder below `tmp/`, which is locked while the process lives. Taking one, and the last use that it stamps on the
-//! thing, happen under a shared lock of `locks/gc`; a collector reads the leases of the living and moves things away
-//! under the exclusive one. So a path that was asked for leads to a thing that stays, or to nothing: never to
-//! something that goes while it is used. No clock takes part in this.
+//! Whoever asks the store for the path of a thing takes a lease of it: a line `folder/name` in the process's own file
+//! below `leases/`, which is locked while the process lives. Taking one, and the last use that it stamps on the thing,
+//! happen under a shared lock of `locks/gc`; a collector reads the leases of the living and moves things away under the
+//! exclusive one. So a path that was asked for leads to a thing that stays, or to nothing: never to something that goes
+//! while it is used. No clock takes part in this.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -17,8 +17,8 @@ use rustix::fs::{AtFlags, CWD, FlockOperation, Timespec, Timestamps, UTIME_NOW, 
 use super::StoreError;
 use super::gc::{Item, Kind};
 
-/// The file with a session's leases.
-const FILE: &str = "leases";
+/// The folder with a file of leases per process.
+pub(super) const FOLDER: &str = "leases";
 /// The name of the lock between users and collectors; the only one that is never removed.
 pub(super) const GATE_NAME: &str = "gc";
 
@@ -26,6 +26,8 @@ pub(super) const GATE_NAME: &str = "gc";
 #[derive(Debug)]
 pub(super) struct Leases {
     base: PathBuf,
+    /// The process's file.
+    path: PathBuf,
     inner: Mutex<Inner>,
 }
 
@@ -39,20 +41,47 @@ struct Inner {
 }
 
 impl Leases {
-    /// Of the process that owns `session`.
-    pub(super) fn open(base: &Path, session: &Path) -> Result<Self, StoreError> {
-        let path = session.join(FILE);
-        let file = OpenOptions::new().create_new(true).append(true).open(&path);
+    /// None yet. Removes those of the dead, unless others are busy with theirs.
+    pub(super) fn open(base: &Path) -> Result<Self, StoreError> {
+        let folder = base.join(FOLDER);
+        let gate = gate(base)?;
+        if flock(&gate, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            // For the tidiness of it: the next one may be luckier.
+            let _ = living(&folder);
+        }
+        // A file that nobody has locked is a dead process's: nobody may look until this one is locked.
+        flock(&gate, FlockOperation::LockShared).map_err(|error| gate_error(base, error))?;
+        let made = tempfile::Builder::new()
+            .prefix("process-")
+            .tempfile_in(&folder);
+        let made = made.and_then(|file| Ok(file.keep()?));
+        let (file, path) = made.map_err(StoreError::io("create a file in", &folder))?;
+        flock(&file, FlockOperation::LockExclusive)
+            .map_err(|error| StoreError::io("lock", &path)(error.into()))?;
+        flock(&gate, FlockOperation::Unlock).map_err(|error| gate_error(base, error))?;
         let inner = Inner {
-            gate: gate(base)?,
-            file: file.map_err(StoreError::io("create", path))?,
+            gate,
+            file,
             held: BTreeSet::new(),
             shut: false,
         };
         Ok(Self {
             base: base.into(),
+            path,
             inner: Mutex::new(inner),
         })
+    }
+
+    /// What living processes other than this one use. To be read while the gate is closed.
+    pub(super) fn of_others(&self) -> Result<BTreeSet<Item>, StoreError> {
+        let mut found = BTreeSet::new();
+        for path in living(&self.base.join(FOLDER))? {
+            if path != self.path {
+                let text = unless_gone(fs::read_to_string(&path), "read", &path)?;
+                found.extend(text.unwrap_or_default().lines().filter_map(Item::parse));
+            }
+        }
+        Ok(found)
     }
 
     /// Takes a lease, whether the thing is there or not, and stamps its last use.
@@ -70,6 +99,12 @@ impl Leases {
             // Of a lock that is held, and so not an error to speak of.
             let _ = flock(&inner.gate, FlockOperation::Unlock);
         }
+    }
+}
+
+impl Drop for Leases {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -124,34 +159,73 @@ pub(super) struct Closed {
 /// Waits until nobody is about to take a lease, and lets nobody.
 pub(super) fn close(base: &Path) -> Result<Closed, StoreError> {
     let gate = gate(base)?;
-    flock(&gate, FlockOperation::LockExclusive).map_err(|error| {
-        StoreError::io("lock", base.join("locks").join(GATE_NAME))(error.into())
-    })?;
+    flock(&gate, FlockOperation::LockExclusive).map_err(|error| gate_error(base, error))?;
     Ok(Closed { _gate: gate })
 }
 
-/// What living processes use; that of the process which owns `own` is left out. To be read while the gate is closed.
-pub(super) fn of_others(base: &Path, own: &Path) -> Result<BTreeSet<Item>, StoreError> {
-    let parent = base.join("tmp");
-    let entries = fs::read_dir(&parent).map_err(StoreError::io("read", &parent))?;
-    let mut found = BTreeSet::new();
+fn gate_error(base: &Path, error: rustix::io::Errno) -> StoreError {
+    StoreError::io("lock", base.join("locks").join(GATE_NAME))(error.into())
+}
+
+/// The files of living processes; those of the dead are removed. To be called while the gate is closed.
+fn living(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let entries = fs::read_dir(folder).map_err(StoreError::io("read", folder))?;
+    let mut found = Vec::new();
     for entry in entries.flatten() {
-        let session = entry.path();
-        if session == own || is_dead(&session) {
+        let path = entry.path();
+        let Some(file) = unless_gone(File::open(&path), "read", &path)? else {
             continue;
-        }
-        let path = session.join(FILE);
-        let text = match fs::read_to_string(&path) {
-            // A session without leases has not used anything yet, or is over.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            other => other.map_err(StoreError::io("read", path))?,
         };
-        found.extend(text.lines().filter_map(Item::parse));
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {
+                unless_gone(fs::remove_file(&path), "remove", &path)?;
+            }
+            Err(_) => found.push(path),
+        }
     }
     Ok(found)
 }
 
-fn is_dead(session: &Path) -> bool {
-    File::open(session)
-        .is_ok_and(|file| flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok())
+/// `None` if there is no such file: its process has just ended.
+fn unless_gone<T>(
+    done: io::Result<T>,
+    action: &'static str,
+    path: &Path,
+) -> Result<Option<T>, StoreError> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some).map_err(StoreError::io(action, path)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leases_of_the_living_count_and_those_of_the_dead_are_removed() {
+        let base = tempfile::tempdir().unwrap();
+        let base = base.path();
+        for folder in ["locks", "blobs", FOLDER] {
+            fs::create_dir(base.join(folder)).unwrap();
+        }
+        let used = |leases: &Leases| {
+            let _closed = close(base).unwrap();
+            leases.of_others().unwrap()
+        };
+        let dead = base.join(FOLDER).join("process-dead");
+        fs::write(&dead, "blobs/dead\n").unwrap();
+        let own = Leases::open(base).unwrap();
+        assert!(!dead.exists());
+        own.take(Kind::Blob, "own");
+        let other = Leases::open(base).unwrap();
+        assert!(used(&own).is_empty());
+        other.take(Kind::Blob, "other");
+        assert_eq!(used(&own), [Item::new(Kind::Blob, "other")].into());
+        assert_eq!(used(&other), [Item::new(Kind::Blob, "own")].into());
+        fs::write(&dead, "blobs/dead\n").unwrap();
+        drop(other);
+        assert!(used(&own).is_empty() && !dead.exists());
+        assert_eq!(fs::read_dir(base.join(FOLDER)).unwrap().count(), 1);
+    }
 }

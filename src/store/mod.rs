@@ -11,7 +11,7 @@
 //!   trees/<diff id>.used   empty; its mtime is when the tree was last used
 //!   cache/<name>/          what other libraries cache (the Python resolver); may vanish while nobody uses it
 //!   tmp/<session>/         one folder per process, locked while it lives, swept by the next one
-//!   tmp/<session>/leases   what the process uses (see `lease`); collection leaves that alone
+//!   leases/<process>       what a process uses (see `lease`), locked while it lives; collection leaves that alone
 //!   runs/<job>/            logs and results of runs
 //!   locks/<name>           advisory locks between processes
 //!   state.sqlite           images, layer keys, roots for gc, jobs, results
@@ -193,6 +193,7 @@ impl Store {
             "tmp",
             "runs",
             "locks",
+            lease::FOLDER,
         ] {
             made(&base.join(folder))?;
         }
@@ -202,7 +203,7 @@ impl Store {
                 .map_err(StoreError::io("set the mode of", path))?;
         }
         let scratch = Scratch::open(&base.join("tmp"))?;
-        let leases = Leases::open(&base, scratch.path())?;
+        let leases = Leases::open(&base)?;
         Ok(Self {
             base,
             scratch,

@@ -239,7 +239,7 @@ impl State {
 
     /// The records of all images that are here.
     pub fn records(&self) -> Result<Vec<String>, StoreError> {
-        let sql = "SELECT document FROM records JOIN images USING (key, platform, name)";
+        let sql = "SELECT records.document FROM records JOIN images USING (key, platform, name)";
         let mut statement = self.connection.prepare(sql).map_err(self.fail())?;
         let rows = statement
             .query_map([], |row| row.get(0))

@@ -119,6 +119,26 @@ fn every_document_follows_its_schema() {
         context,
         seen: Vec::new(),
     };
+    making(&mut judge);
+    running(&mut judge);
+    finding(&mut judge);
+    judge.printed("gc", &["gc", "--dry-run"]);
+    judge.printed("rm", &["rm", "b", "--now"]);
+    failing(&mut judge);
+    let fresh = TestContext::new();
+    let made = fresh.json(&["init"]);
+    judge.check("init", &made);
+
+    // Tests of their own load, and push to a registry (tests/registry/documents.rs).
+    judge.seen.extend(["load", "push"].map(Into::into));
+    judge.seen.sort();
+    judge.seen.dedup();
+    let mut all = names(&judge.context);
+    all.sort();
+    assert_eq!(judge.seen, all, "every schema is tested");
+}
+
+fn making(judge: &mut Judge) {
     judge.printed("check", &["check"]);
     judge.printed("lock", &["lock"]);
     judge.printed("lock", &["lock", "--upgrade"]);
@@ -136,7 +156,9 @@ fn every_document_follows_its_schema() {
     for flag in ["--oci", "--oci-archive", "--docker-archive"] {
         judge.printed("export", &["export", "a", flag, &format!("{out}{flag}")]);
     }
+}
 
+fn running(judge: &mut Judge) {
     let ran = judge.context.run(&["test", "--json"]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
     let report: Value = serde_json::from_str(&ran.stdout).unwrap();
@@ -148,34 +170,32 @@ fn every_document_follows_its_schema() {
         .iter()
         .map(|job| job["state"].as_str().unwrap())
         .collect();
-    assert_eq!(
-        states.iter().filter(|state| **state == "SUCCEEDED").count(),
-        2,
-        "{jobs}"
-    );
-    assert_eq!(
-        states.iter().filter(|state| **state == "FAILED").count(),
-        1,
-        "{jobs}"
-    );
+    let count = |wanted| states.iter().filter(|state| **state == wanted).count();
+    assert_eq!((count("SUCCEEDED"), count("FAILED")), (2, 1), "{jobs}");
     for job in jobs["jobs"].as_array().unwrap() {
         let ms = |name: &str| job[name].as_i64().unwrap();
         assert_eq!(ms("duration_ms"), ms("ended_ms") - ms("started_ms"));
         let id = job["id"].as_str().unwrap();
         judge.printed("results", &["results", id]);
         let logs = judge.context.ok(&["logs", id]) + &judge.context.ok(&["logs", id, "--stderr"]);
-        assert_eq!(
-            logs,
-            if job["state"] == "FAILED" {
-                "err\n"
-            } else {
-                "out\n"
-            }
-        );
+        let expected = match job["state"] == "FAILED" {
+            true => "err\n",
+            false => "out\n",
+        };
+        assert_eq!(logs, expected);
     }
+}
 
-    judge.printed("gc", &["gc", "--dry-run"]);
-    judge.printed("rm", &["rm", "b", "--now"]);
+fn finding(judge: &mut Judge) {
+    let found = judge.printed("find", &["find", "--pip", "alpha==1.0"]);
+    let record = found["images"][0]["record"].as_str().unwrap();
+    judge.printed("record", &["show", record]);
+    let local = judge.printed("record", &["show", "b", "--local"]);
+    assert_eq!(local["records"][0]["reference"], Value::Null);
+    judge.printed("sign", &["sign", "--new", "key"]);
+}
+
+fn failing(judge: &mut Judge) {
     judge.failed(8, &["build", "c", "--json"]);
     judge
         .context
@@ -201,15 +221,4 @@ fn every_document_follows_its_schema() {
         );
         assert!(text.get(start..start + length).is_some());
     }
-    let fresh = TestContext::new();
-    let made = fresh.json(&["init"]);
-    judge.check("init", &made);
-
-    // A test of its own loads.
-    judge.seen.push("load".into());
-    judge.seen.sort();
-    judge.seen.dedup();
-    let mut all = names(&judge.context);
-    all.sort();
-    assert_eq!(judge.seen, all, "every schema is tested");
 }

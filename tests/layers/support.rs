@@ -8,6 +8,7 @@ use std::process::Command;
 
 use imagewright::digest::Digest;
 use imagewright::identity::PythonDocument;
+use imagewright::layer::Told;
 use imagewright::layer::build::build_wheel_layers;
 use imagewright::layer::plan::{PinnedWheel, WheelPlan, plan};
 use imagewright::layer::recipe::Recipe;
@@ -78,7 +79,7 @@ impl Fixture {
     }
 
     pub fn plan(&self, wheels: &[PinnedWheel]) -> Result<WheelPlan, LayerError> {
-        plan(&self.store, &python(), wheels, 2)
+        plan(&self.store, &python(), wheels, &Told::new(), 2)
     }
 
     pub fn build(&self, wheels: &[PinnedWheel], jobs: usize) -> Result<Vec<Layer>, LayerError> {

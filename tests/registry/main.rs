@@ -9,6 +9,7 @@
 mod bases;
 mod crowd;
 mod disk;
+mod documents;
 #[path = "../cli/engines.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod engines;
@@ -27,6 +28,7 @@ mod project;
 mod proxy;
 mod push;
 mod records;
+mod removal;
 mod reuse;
 mod sample;
 mod sbom;
@@ -36,9 +38,10 @@ mod storms;
 mod story;
 mod substitution;
 mod sync;
+mod team;
 mod uploads;
-mod weather;
-mod wire;
 #[path = "../robustness/wares.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod wares;
+mod weather;
+mod wire;

@@ -187,12 +187,19 @@ fn a_sync_brings_every_record_at_the_latest_when_the_weather_is_good() {
         let store = Store::open(&run.folder.path().join("store")).unwrap();
         let catalog = catalog(run.proxy.address(), run.folder.path());
         let index = Index::open(&store).unwrap();
-        let synced = wait(catalog.sync(&index, &Silent));
-        let synced = synced.and_then(|synced| match synced.unanswered {
-            Some(error) => Err(error.into()),
-            None => Ok(()),
-        });
-        run.ended(synced);
+        match wait(catalog.sync(&index, &Silent)) {
+            // What did not come across as it is is told, and asked for again.
+            Ok(synced) if !synced.refused.is_empty() => {
+                run.count(Some(synced.refused[0].1.clone()))
+            }
+            Ok(synced) => {
+                let unanswered = synced.unanswered.map_or(Ok(()), Err);
+                run.ended(unanswered);
+            }
+            Err(error) => {
+                run.ended(Err::<(), _>(error));
+            }
+        }
         run.proxy.set(Weather::default());
         wait(catalog.sync(&index, &Silent)).unwrap();
         let seen = index.seen(&catalog.source()).unwrap().len() as u64;

@@ -47,6 +47,16 @@ impl Bits {
         })
     }
 
+    /// Adds what is in `other`.
+    pub fn unite(&mut self, other: &Self) {
+        if self.0.len() < other.0.len() {
+            self.0.resize(other.0.len(), 0);
+        }
+        for (word, other) in self.0.iter_mut().zip(&other.0) {
+            *word |= other;
+        }
+    }
+
     /// Keeps what is in `other` too.
     pub fn intersect(&mut self, other: &Self) {
         self.0.truncate(other.0.len());
@@ -181,5 +191,8 @@ mod tests {
         let mut bits = set(&[1]);
         bits.intersect(&set(&[1, 70_000]));
         assert!(bits.contains(1) && !bits.contains(70_000));
+        bits.unite(&set(&[2, 70_000]));
+        bits.unite(&set(&[3]));
+        assert_eq!(bits.iter().collect::<Vec<_>>(), [1, 2, 3, 70_000]);
     }
 }

@@ -7,6 +7,7 @@
 //! images in the order of answers as one blob ([`order`]), so that a page costs what is on it.
 
 mod bits;
+mod nearest;
 mod order;
 mod page;
 mod terms;
@@ -26,7 +27,7 @@ use crate::digest::Digest;
 use crate::manifest::Platform;
 use crate::store::Store;
 
-pub use page::{Found, Match, Page, Position, Records};
+pub use page::{Found, Keep, Match, Page, Position, Records};
 pub use write::{Entry, Writer};
 
 /// Version of the database: of its tables, and of what is accepted as a record.
@@ -288,15 +289,9 @@ impl Index {
         let reading = self.reading()?;
         let mut all = bits::Bits::default();
         for base in bases {
-            let term = |_: &str| true;
-            let wanted =
-                terms::matching(&reading, terms::Kind::BaseDigest, Some(&base.hex()), &term);
-            let wanted = wanted.map_err(self.fail())?;
-            for term in wanted {
-                for (chunk, bytes) in terms::chunks(&reading, term.id).map_err(self.fail())? {
-                    all.add_chunk(chunk, &bytes);
-                }
-            }
+            let kind = terms::Kind::BaseDigest;
+            let above = terms::images(&reading, kind, Some(&base.hex()), &|_| true);
+            all.unite(&above.map_err(self.fail())?);
         }
         let numbers: Vec<u32> = all.iter().collect();
         let list = serde_json::to_string(&numbers).unwrap_or_default();

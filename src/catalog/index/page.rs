@@ -30,6 +30,9 @@ pub struct Match {
     pub version: String,
 }
 
+/// Whether an image with this record is to be in an answer.
+pub type Keep<'a> = dyn Fn(&Record) -> Result<bool, CatalogError> + 'a;
+
 /// A part of an answer.
 #[derive(Clone, Debug)]
 pub struct Page {
@@ -173,11 +176,7 @@ impl Selection {
     ) -> rusqlite::Result<()> {
         let mut images = Bits::default();
         for kind in kinds {
-            for term in terms::matching(connection, *kind, None, meant)? {
-                for (chunk, bytes) in terms::chunks(connection, term.id)? {
-                    images.add_chunk(chunk, &bytes);
-                }
-            }
+            images.unite(&terms::images(connection, *kind, None, meant)?);
         }
         self.intersect(images);
         Ok(())
@@ -254,21 +253,21 @@ impl Index {
     /// meanwhile, only the order still holds.) With `keep`, images whose record it does not accept are left out.
     ///
     /// # Errors
-    /// Those of the database.
+    /// Those of the database, and of `keep`.
     pub fn page(
         &self,
         source: &str,
         query: &Query,
         after: Option<&Position>,
         limit: usize,
-        keep: Option<&dyn Fn(&Record) -> bool>,
+        keep: Option<&Keep<'_>>,
     ) -> Result<Page, CatalogError> {
         let mut records = self.select(source, query, after)?;
         let mut images = Vec::new();
         let mut end = None;
         while let Some((slot, found)) = records.next_found()? {
             if let Some(keep) = keep
-                && !keep(&records.document(slot)?)
+                && !keep(&records.document(slot.image)?)?
             {
                 continue;
             }
@@ -291,7 +290,7 @@ impl Index {
         self.select(source, query, None)
     }
 
-    fn select(
+    pub(super) fn select(
         &self,
         source: &str,
         query: &Query,
@@ -350,6 +349,13 @@ impl Records<'_> {
         &self.reading
     }
 
+    /// The number of the next one.
+    pub(super) fn next_image(&mut self) -> Option<u32> {
+        let (at, slot) = self.selection.from(self.at)?;
+        self.at = at + 1;
+        Some(slot.image)
+    }
+
     fn next_found(&mut self) -> Result<Option<(Slot, Found)>, CatalogError> {
         let Some((at, slot)) = self.selection.from(self.at) else {
             return Ok(None);
@@ -359,11 +365,11 @@ impl Records<'_> {
         Ok(Some((slot, found.map_err(self.index.fail())?)))
     }
 
-    fn document(&self, slot: Slot) -> Result<Record, CatalogError> {
+    /// The record of one of them.
+    pub(super) fn document(&self, image: u32) -> Result<Record, CatalogError> {
         let sql = "SELECT zstd FROM documents WHERE image = ?1";
         let statement = self.reading.prepare_cached(sql);
-        let packed =
-            statement.and_then(|mut found| found.query_row([slot.image], |row| row.get(0)));
+        let packed = statement.and_then(|mut found| found.query_row([image], |row| row.get(0)));
         let packed: Vec<u8> = packed.map_err(self.index.fail())?;
         write::unpacked(&packed)
     }
@@ -393,6 +399,6 @@ impl Iterator for Records<'_> {
             Ok(found) => found?,
             Err(error) => return Some(Err(error)),
         };
-        Some(self.document(slot).map(|record| (found, record)))
+        Some(self.document(slot.image).map(|record| (found, record)))
     }
 }

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::bits;
+use super::bits::{self, Bits};
 use crate::catalog::Record;
+use crate::manifest::normalise;
 
 /// Chunks that a term can have: its chunk's row is `term << CHUNK_BITS | chunk`.
 pub const CHUNK_BITS: u32 = 20;
@@ -61,6 +62,22 @@ pub fn matching(
     Ok(found)
 }
 
+/// The images that have one of the terms that [`matching`] finds.
+pub fn images(
+    connection: &Connection,
+    kind: Kind,
+    name: Option<&str>,
+    meant: &dyn Fn(&str) -> bool,
+) -> rusqlite::Result<Bits> {
+    let mut images = Bits::default();
+    for term in matching(connection, kind, name, meant)? {
+        for (chunk, bytes) in chunks(connection, term.id)? {
+            images.add_chunk(chunk, &bytes);
+        }
+    }
+    Ok(images)
+}
+
 /// The chunks of a term's images, ascending.
 pub fn chunks(connection: &Connection, term: i64) -> rusqlite::Result<Vec<(u32, Vec<u8>)>> {
     let sql = "SELECT id & ?3, bits FROM chunks WHERE id BETWEEN ?1 AND ?2";
@@ -77,10 +94,11 @@ pub fn of_record(
     record: &Record,
     each: &mut dyn FnMut(Kind, &str, &str) -> rusqlite::Result<()>,
 ) -> rusqlite::Result<()> {
-    for (kind, packages) in [(Kind::Pip, &record.pip), (Kind::Os, &record.os)] {
-        for package in packages {
-            each(kind, &package.name, &package.version)?;
-        }
+    for package in &record.pip {
+        each(Kind::Pip, &normalise(&package.name), &package.version)?;
+    }
+    for package in &record.os {
+        each(Kind::Os, &package.name, &package.version)?;
     }
     each(Kind::Python, &record.python, "")?;
     each(Kind::Base, &record.base.name, "")?;

@@ -7,9 +7,10 @@ use super::sender::Sender;
 use super::sign::with_known_lock;
 use super::{Edition, own_key};
 use crate::catalog::artifact::Artifact;
-use crate::catalog::{CatalogError, KeyTag, LayerRecord, Record, SecretKey};
+use crate::catalog::{CatalogError, KeyTag, LayerRecord, Record, SecretKey, Statement};
 use crate::digest::Digest;
 use crate::lock::Lock;
+use crate::manifest::TrustedKey;
 use crate::oci::Descriptor;
 use crate::registry::Reference;
 
@@ -91,7 +92,7 @@ impl Sender<'_> {
         Ok(artifact.digest())
     }
 
-    /// Puts the signed variants of an image's layers and of its record that are absent. `written` is the record that
+    /// Puts the signed variants of an image's layers and of its record that are absent or say less. `written` is the record that
     /// this push has made.
     pub(super) async fn sign(
         &self,
@@ -151,14 +152,15 @@ impl Sender<'_> {
                 .await?
             {
                 None => tags.push(tag),
-                Some(known) if is_of(&known, &signed) => {}
-                Some(known) => {
+                Some(known) if !is_of(&known, &signed) => {
                     return Err(CatalogError::OtherImage {
                         what: self.catalog.tagged(&tag).to_string(),
                         found: known.digest,
                         image: signed.digest,
                     });
                 }
+                Some(known) if says_as_much(&known, &signed, &signer.public()) => {}
+                Some(_) => tags.push(tag),
             }
         }
         match tags.is_empty() {
@@ -190,6 +192,15 @@ fn key_tags(record: &Record) -> [KeyTag; 2] {
         KeyTag::Image(record.keys.image),
         KeyTag::Set(record.keys.set),
     ]
+}
+
+/// Whether `key` has signed in `known` what it signs in `signed`, or that with another lock. What it signed before
+/// without a lock, because it did not know the one beside the record, gives way to what vouches for a lock too.
+fn says_as_much(known: &Record, signed: &Record, key: &TrustedKey) -> bool {
+    let statement = Statement::of(known);
+    let mut signatures = known.signatures.iter();
+    signatures.any(|signature| signature.is_of(key, &statement))
+        && (known.lock.is_some() || signed.lock.is_none())
 }
 
 /// Whether two records are of the same image, whoever pushed it under whatever name.

@@ -10,14 +10,16 @@ use crate::identity::RequestDocument;
 
 /// Most images that are tried one after the other.
 const TRIED: usize = 10;
+/// Most images of which it is told why they do not satisfy a request.
+const NEAREST: usize = 3;
 
 /// The answer of a catalog to a request.
 #[derive(Clone, Debug, Default)]
 pub struct Choice {
     /// Images that satisfy it, or may do so as their lock will tell; the best first. Not all, if there are many.
     pub fitting: Vec<Record>,
-    /// The image that has the fewest reasons not to, if none fits.
-    pub closest: Option<(Record, Vec<Reason>)>,
+    /// The images with the fewest reasons not to satisfy it, the nearest first, if none fits; at most [`NEAREST`].
+    pub closest: Vec<(Record, Vec<Reason>)>,
     /// How many images were looked at.
     pub seen: usize,
 }
@@ -36,7 +38,7 @@ pub fn choose(
 ) -> Result<Choice, CatalogError> {
     let asked = RequestRecord::from(wanted.document);
     let mut fitting: Vec<(Rank, Record)> = Vec::new();
-    let mut closest: Option<(usize, Rank, Record, Vec<Reason>)> = None;
+    let mut closest = Nearest::default();
     let mut seen = 0;
     for record in records {
         let record = record?;
@@ -47,19 +49,54 @@ pub fn choose(
             let at = fitting.partition_point(|(other, _)| *other < rank);
             fitting.insert(at, (rank, record));
             fitting.truncate(TRIED);
-        } else if closest
-            .as_ref()
-            .is_none_or(|(count, other, ..)| (reasons.len(), &rank) < (*count, other))
-        {
-            closest = Some((reasons.len(), rank, record, reasons));
+        } else {
+            closest.add(rank, record, reasons);
         }
     }
-    let closest = closest.filter(|_| fitting.is_empty());
+    let none_fits = fitting.is_empty();
     Ok(Choice {
         fitting: fitting.into_iter().map(|(_, record)| record).collect(),
-        closest: closest.map(|(_, _, record, reasons)| (record, reasons)),
+        closest: none_fits.then(|| closest.list()).unwrap_or_default(),
         seen,
     })
+}
+
+/// Of images and the reasons why they do not satisfy a request, those with the fewest, the nearest first; at most
+/// [`NEAREST`]. Images without a reason are not among them.
+pub fn nearest(
+    wanted: &Wanted<'_>,
+    judged: impl IntoIterator<Item = (Record, Vec<Reason>)>,
+) -> Vec<(Record, Vec<Reason>)> {
+    let asked = RequestRecord::from(wanted.document);
+    let mut nearest = Nearest::default();
+    for (record, reasons) in judged {
+        if !reasons.is_empty() {
+            nearest.add(rank(&asked, &record), record, reasons);
+        }
+    }
+    nearest.list()
+}
+
+/// Images with the fewest reasons, the nearest first.
+#[derive(Default)]
+struct Nearest(Vec<(Rank, Record, Vec<Reason>)>);
+
+impl Nearest {
+    fn add(&mut self, rank: Rank, record: Record, reasons: Vec<Reason>) {
+        let nearer = |(other, _, others): &(Rank, Record, Vec<Reason>)| {
+            (others.len(), other) < (reasons.len(), &rank)
+        };
+        let at = self.0.partition_point(nearer);
+        if at < NEAREST {
+            self.0.insert(at, (rank, record, reasons));
+            self.0.truncate(NEAREST);
+        }
+    }
+
+    fn list(self) -> Vec<(Record, Vec<Reason>)> {
+        let all = self.0.into_iter();
+        all.map(|(_, record, reasons)| (record, reasons)).collect()
+    }
 }
 
 fn rank(asked: &RequestRecord, record: &Record) -> Rank {
@@ -72,18 +109,33 @@ fn rank(asked: &RequestRecord, record: &Record) -> Rank {
 
 /// Filters that every image that satisfies the request passes, so that a catalog need not look at the others.
 pub fn narrowed(document: &RequestDocument) -> Query {
-    // A marker or an override can take a requirement back.
-    let plain = document.pip.iter().map(|line| line.requirement.as_str());
-    let plain = plain.filter(|text| document.overrides.is_empty() && !text.contains(';'));
-    let names: BTreeSet<&str> = plain
-        .filter_map(|text| text.split(['[', '<', '>', '=', '!', '~', ' ', '@']).next())
-        .collect();
     Query {
-        pip: names
-            .into_iter()
-            .filter_map(|name| name.parse::<PipFilter>().ok())
-            .collect(),
+        pip: packages(document, name),
         platform: Some(document.platform),
         ..Query::default()
     }
+}
+
+/// Filters of which an image that comes near the request passes many.
+pub fn wishes(document: &RequestDocument) -> Vec<PipFilter> {
+    let versions = packages(document, |requirement| requirement);
+    packages(document, name)
+        .into_iter()
+        .chain(versions)
+        .collect()
+}
+
+/// A part of every requirement that is always in force, read as a filter as far as it is one.
+fn packages(document: &RequestDocument, part: fn(&str) -> &str) -> Vec<PipFilter> {
+    // A marker or an override can take a requirement back.
+    let plain = document.pip.iter().map(|line| line.requirement.as_str());
+    let plain = plain.filter(|text| document.overrides.is_empty() && !text.contains(';'));
+    let parts: BTreeSet<&str> = plain.map(part).collect();
+    let filters = parts.into_iter().map(|part| part.parse::<PipFilter>());
+    filters.filter_map(Result::ok).collect()
+}
+
+fn name(requirement: &str) -> &str {
+    let end = requirement.find(['[', '<', '>', '=', '!', '~', ' ', '@']);
+    &requirement[..end.unwrap_or(requirement.len())]
 }

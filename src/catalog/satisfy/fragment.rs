@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Offer, Reason, Wanted, reasons};
+use super::{Offer, Reason, Wanted, reasons, satisfy};
 use crate::catalog::{Catalog, CatalogError, Record};
-use crate::diagnostic::SourceText;
+use crate::diagnostic::{Explain as _, Kind, SourceText};
 use crate::digest::Digest;
 use crate::identity::{self, EMITTER_VERSION, RequestDocument, SetDocument, canonical_url};
 use crate::lock::{Lock, LockedBase, LockedImage, WheelOrigin};
@@ -169,6 +169,29 @@ fn own_origin(
 }
 
 impl Catalog {
+    /// As [`satisfy()`], with what the lock beside the record proves.
+    ///
+    /// # Errors
+    /// When the registry is out of reach.
+    pub async fn satisfy(
+        &self,
+        wanted: &Wanted<'_>,
+        record: &Record,
+        store: &Store,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Reason>, CatalogError> {
+        let reasons = satisfy(wanted, record);
+        if reasons.is_empty() || reasons.iter().any(|reason| !reason.unproven) {
+            return Ok(reasons);
+        }
+        match self.fragment(record.clone(), store, progress).await {
+            Ok(fragment) => Ok(fragment.reasons(wanted)),
+            Err(error) if error.kind() == Kind::Unavailable => Err(error),
+            // Without its lock nothing is proved.
+            Err(_) => Ok(reasons),
+        }
+    }
+
     /// The lock beside a record, read and compared with it.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ mod python;
 #[cfg(test)]
 mod tests;
 
-pub use choose::{Choice, choose, narrowed};
+pub use choose::{Choice, choose, narrowed, nearest, wishes};
 pub use fragment::Fragment;
 pub use offer::{Offer, Offered};
 

@@ -494,13 +494,13 @@ fn the_same_request_then_the_least_then_the_newest_is_taken() {
         let found = choice(&asked, records);
         let names: Vec<&str> = found.fitting.iter().map(|one| one.name.as_str()).collect();
         assert_eq!(names, expected);
-        assert_eq!((found.seen, found.closest), (7, None));
+        assert_eq!((found.seen, found.closest), (7, Vec::new()));
     }
 
     let asked = document("", "pip \"numpy\" \">=2\"\npip \"scipy\"");
     let found = choice(&asked, &records);
     assert!(found.fitting.is_empty());
-    let (closest, reasons) = found.closest.unwrap();
+    let (closest, reasons) = &found.closest[0];
     assert_eq!(closest.name, "large-new");
     let reasons: Vec<String> = reasons.iter().map(ToString::to_string).collect();
     assert_eq!(reasons, ["scipy: it has no scipy"]);

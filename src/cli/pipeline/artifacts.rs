@@ -11,7 +11,7 @@ use crate::diagnostic::Kind;
 use crate::digest::Digest;
 use crate::http::Http;
 use crate::lock::{Lock, LockedBase, LockedDeb, LockedImage};
-use crate::manifest::{ImageRequest, Root};
+use crate::manifest::{FetchSpec, ImageRequest, Root};
 use crate::oci::ReadError;
 use crate::progress::Progress;
 use crate::source::debian::{DebSource, fetch_debs, snapshot_url};
@@ -55,35 +55,27 @@ impl ArtifactMirror for Keeper<'_> {
 }
 
 impl Artifacts<'_> {
-    /// Brings the wheels and downloads of an image into the store.
-    pub async fn fetch(
-        &self,
-        request: &ImageRequest,
-        lock: &Lock,
-        locked: &LockedImage,
-    ) -> Result<(), Failure> {
-        self.wheels(request, lock, locked).await?;
-        for fetch in &request.fetches {
-            let context = self.fetching(&[], None);
-            fetch_file(&fetch.to, &fetch.url, &fetch.sha256, &context).await?;
-        }
+    /// Brings a download into the store.
+    pub async fn download(&self, fetch: &FetchSpec) -> Result<(), Failure> {
+        let context = self.fetching(&[], None);
+        fetch_file(&fetch.to, &fetch.url, &fetch.sha256, &context).await?;
         Ok(())
     }
 
-    async fn wheels(
+    /// Brings wheels of an image, given by file name, into the store.
+    pub async fn wheels<'f>(
         &self,
         request: &ImageRequest,
         lock: &Lock,
-        locked: &LockedImage,
+        files: impl IntoIterator<Item = &'f String>,
     ) -> Result<(), Failure> {
         let indexes: Vec<(String, String)> = request
             .indexes
             .iter()
             .map(|index| (index.name.clone(), index.url.clone()))
             .collect();
-        let wheels: Vec<_> = locked
-            .wheels
-            .iter()
+        let wheels: Vec<_> = files
+            .into_iter()
             .filter_map(|file| lock.wheels.get_key_value(file))
             .map(|(file, wheel)| (file.as_str(), wheel))
             .collect();
@@ -151,7 +143,7 @@ impl Artifacts<'_> {
         };
         let ids = base.iter().chain(&locked.debs);
         let debs: Vec<&LockedDeb> = ids.filter_map(|id| lock.debs.get(id)).collect();
-        self.wheels(request, lock, locked).await?;
+        self.wheels(request, lock, &locked.wheels).await?;
         self.debs(request, locked, &debs).await?;
         let mut files = Vec::new();
         for file in &locked.wheels {

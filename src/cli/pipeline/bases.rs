@@ -8,6 +8,7 @@ use crate::cli::failure::Failure;
 use crate::diagnostic::Kind;
 use crate::digest::Digest;
 use crate::http::Http;
+use crate::identity::{BaseDocument, RequestDocument};
 use crate::image::{LayoutReader, LayoutReference};
 use crate::manifest::{Debian, ImageRequest, Platform, Root};
 use crate::oci::ImageReader;
@@ -36,6 +37,21 @@ pub async fn inspect(
         progress,
     )
     .await?)
+}
+
+/// Digest of the image behind the request's `oci:` base: that folder means something else on every machine.
+pub async fn layout(
+    context: &Context,
+    store: &Store,
+    http: &Http,
+    document: &RequestDocument,
+) -> Result<Option<Digest>, Failure> {
+    let reference = match &document.base {
+        BaseDocument::From { reference } if reference.starts_with("oci:") => reference,
+        _ => return Ok(None),
+    };
+    let base = inspect(context, store, http, reference, None, document.platform).await?;
+    Ok(Some(base.digest))
 }
 
 fn reader(

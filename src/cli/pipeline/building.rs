@@ -8,7 +8,7 @@ use super::artifacts::Artifacts;
 use super::content::Content;
 use super::job::Job;
 use super::materialise::{self, Need};
-use super::substitute::{Claim, Sought, Substitutes};
+use super::substitute::{Claim, Sought, Substitutes, Taken};
 use crate::catalog::Trust;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
@@ -242,12 +242,7 @@ impl<'a> Builder<'a> {
         let ours = match (claim, self.work) {
             (_, Work::New) | (Some(_), Work::Own) => false,
             (None, _) => true,
-            (Some(claim), Work::Any) => {
-                let locked = sought.locked.digest == Some(image.digest())
-                    || (!claim.whole && sought.pins_os_layers());
-                let still = |belief| self.trust.still(belief, locked);
-                claim.beliefs.iter().all(still)
-            }
+            (Some(claim), Work::Any) => claim.holds(&self.trust, sought, image),
         };
         ours && sought.has_os_layers(image) && image.layers.iter().all(|layer| self.has(layer))
     }
@@ -271,15 +266,14 @@ impl<'a> Builder<'a> {
         let job = Job::new(self.artifacts, &self.state, substitutes, order, lock);
         let made = job.run().await?;
         let cache = substitutes.map(|substitutes| substitutes.catalog().place().cache());
-        let claim = cache.filter(|_| !made.beliefs.is_empty());
+        let claim = cache.filter(|_| !made.taken.is_empty());
         Ok(Built {
             image: made.image,
             set: sought.set,
             fresh: true,
             claim: claim.map(|cache| Claim {
-                beliefs: made.beliefs,
                 repository: cache.to_string(),
-                whole: false,
+                taken: Taken::Layers(made.taken),
             }),
             new_bytes: made.new_bytes,
             pulled_bytes: made.pulled_bytes,
@@ -321,9 +315,9 @@ impl<'a> Builder<'a> {
     fn record(&self, order: &Order<'_>, built: &Built) -> Result<(), Failure> {
         let mut image = built.image.clone();
         let claim = built.claim.clone();
-        if claim.as_ref().is_some_and(|claim| claim.whole) {
-            // What of it is here is seen each time anew; what is not can be pulled.
-            for layer in &mut image.layers {
+        // What of layers that were taken is here is seen each time anew; what is not can be pulled.
+        for layer in &mut image.layers {
+            if claim.as_ref().is_some_and(|claim| claim.covers(layer)) {
                 layer.content = LayerContent::Registry;
             }
         }

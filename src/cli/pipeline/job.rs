@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 use super::artifacts::Artifacts;
 use super::bases;
 use super::building::{Order, Timings};
-use super::substitute::Substitutes;
-use crate::catalog::{Accounts, Belief};
+use super::substitute::{PureLayer, Substitutes, TakenLayer};
+use super::wheel_layers::WheelLayers;
+use crate::catalog::Accounts;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::digest::Digest;
-use crate::identity::{ConfigDocument, FetchDocument, LayerDocument};
+use crate::identity::{self, ConfigDocument, LayerDocument};
 use crate::image::{Image, Parts, assemble};
 use crate::layer::files::{self, UserParts};
-use crate::layer::{Layer, LayerContent, PinnedWheel, build_wheel_layers, plan};
+use crate::layer::{Layer, LayerContent};
 use crate::lock::{Lock, LockedBase};
-use crate::progress::Progress;
 use crate::resolve::base::BaseImage;
 use crate::store::{State, Store};
 
@@ -40,8 +40,8 @@ pub struct Made {
     pub new_bytes: u64,
     /// Of these, what was pulled as a layer.
     pub pulled_bytes: u64,
-    /// Why each layer is believed that was not made here.
-    pub beliefs: Vec<Belief>,
+    /// Layers that were taken from somebody who is believed.
+    pub taken: Vec<TakenLayer>,
     /// Where the time went.
     pub timings: Timings,
 }
@@ -93,13 +93,17 @@ impl<'a> Job<'a> {
         let mut os = self.find_os(base.as_ref()).await?;
         self.check_sandbox(&os)?;
         let begun = self.lap("OS layers", begun);
-        let (request, locked) = (self.order.request, &self.order.locked);
-        self.artifacts.fetch(request, self.lock, locked).await?;
+        let wheels = self.find_wheels(self.other_layers()).await?;
+        let downloads = self.find_downloads().await?;
         let begun = self.lap("fetch", begun);
         self.make_os(base.as_ref(), &mut os).await?;
         let begun = self.lap("OS layers", begun);
         let (accounts, layers) = self.accounts(base.as_ref(), &os).await?;
-        let image = self.assemble(base.as_ref(), layers, &accounts, begun)?;
+        let mut taken = os.taken();
+        taken.extend(wheels.taken());
+        taken.extend(downloads.iter().flatten().map(PureLayer::taken));
+        let small = self.small_layers(&accounts, downloads)?;
+        let image = self.assemble(base.as_ref(), layers, &wheels, small, begun)?;
         let present = self.present.into_inner();
         let new_bytes = image
             .layers
@@ -112,7 +116,7 @@ impl<'a> Job<'a> {
             image,
             new_bytes,
             pulled_bytes: os.pulled(),
-            beliefs: os.beliefs(),
+            taken,
             timings: self.timings,
         })
     }
@@ -121,17 +125,17 @@ impl<'a> Job<'a> {
         &mut self,
         base: Option<&BaseImage>,
         mut layers: Vec<Layer>,
-        accounts: &Accounts,
+        wheels: &WheelLayers,
+        mut small: Vec<Layer>,
         begun: Instant,
     ) -> Result<Image, Failure> {
-        let mut small = self.small_layers(accounts)?;
         let python = &self.order.locked.python;
         let skeleton = files::skeleton(self.store, python)?;
         let document = LayerDocument::skeleton(files::python_document(python), &python.path);
         self.document(document, &skeleton.comment);
         layers.push(skeleton);
         let begun = self.lap("small layers", begun);
-        layers.extend(self.wheel_layers(layers.len() + small.len())?);
+        layers.extend(self.wheel_layers(wheels)?);
         let begun = self.lap("wheel layers", begun);
         layers.append(&mut small);
         let image = assemble(Parts {
@@ -184,18 +188,59 @@ impl<'a> Job<'a> {
         Ok(Some(base))
     }
 
+    /// How many layers the image has above its base that are not of wheels.
+    fn other_layers(&self) -> usize {
+        let Order {
+            request, locked, ..
+        } = self.order;
+        let os = [
+            matches!(locked.base, LockedBase::Debian { .. }),
+            !locked.debs.is_empty(),
+            !self.order.content.files.entries.is_empty(),
+        ];
+        let (skeleton, user) = (1, 1);
+        let these = os.into_iter().filter(|there| *there).count();
+        these + request.fetches.len() + skeleton + user
+    }
+
+    /// Layers of downloads that somebody who is trusted has made; the files of the others are fetched.
+    async fn find_downloads(&self) -> Result<Vec<Option<PureLayer>>, Failure> {
+        let mut found = Vec::new();
+        for fetch in &self.order.request.fetches {
+            let document = files::fetch_document(fetch)?;
+            let key = identity::key(&LayerDocument::fetch(&document));
+            let known = files::known(self.store, &key)?.is_some()
+                || self.store.artifact(&fetch.sha256).is_some();
+            let taken = match self.substitutes.filter(|_| !known) {
+                Some(substitutes) => {
+                    let comment = files::fetch_comment(&document);
+                    substitutes.pure_layer(&key, &comment).await?
+                }
+                None => None,
+            };
+            if taken.is_none() && !known {
+                self.artifacts.download(fetch).await?;
+            }
+            found.push(taken);
+        }
+        Ok(found)
+    }
+
     /// Layers above the wheels: downloads, project files, the user.
-    fn small_layers(&self, accounts: &Accounts) -> Result<Vec<Layer>, Failure> {
+    fn small_layers(
+        &self,
+        accounts: &Accounts,
+        downloads: Vec<Option<PureLayer>>,
+    ) -> Result<Vec<Layer>, Failure> {
         let store = self.store;
         let mut layers = Vec::new();
-        for fetch in &self.order.request.fetches {
-            let layer = files::fetch(store, fetch)?;
-            let document = FetchDocument {
-                sha256: fetch.sha256,
-                to: fetch.to.clone(),
-                mode: fetch.mode.unwrap_or(FetchDocument::DEFAULT_MODE),
+        for (fetch, taken) in self.order.request.fetches.iter().zip(downloads) {
+            let layer = match taken {
+                Some(taken) => taken.layer,
+                None => files::fetch(store, fetch)?,
             };
-            self.document(LayerDocument::fetch(&document), &layer.comment);
+            let document = LayerDocument::fetch(&files::fetch_document(fetch)?);
+            self.document(document, &layer.comment);
             layers.push(layer);
         }
         let content = self.order.content;
@@ -215,46 +260,6 @@ impl<'a> Job<'a> {
         let layer = files::user(store, parts)?;
         self.document(parts.document(), &layer.comment);
         layers.push(layer);
-        Ok(layers)
-    }
-
-    fn wheel_layers(&self, others: usize) -> Result<Vec<Layer>, Failure> {
-        let store = self.store;
-        let locked = &self.order.locked;
-        let wheels: Vec<PinnedWheel> = locked
-            .wheels
-            .iter()
-            .filter_map(|file| Some((file, self.lock.wheels.get(file)?)))
-            .map(|(file, wheel)| PinnedWheel {
-                name: wheel.name.clone(),
-                version: wheel.version.clone(),
-                file_name: file.clone(),
-                sha256: wheel.sha256,
-            })
-            .collect();
-        let python = files::python_document(&locked.python);
-        let planned = plan(store, &python, &wheels, others)?;
-        for layer in &planned.layers {
-            self.document(layer.document.clone(), &layer.comment);
-        }
-        for warning in &planned.warnings {
-            self.context.progress.warn(warning);
-        }
-        let before: Vec<bool> = planned
-            .layers
-            .iter()
-            .map(|layer| store.recipe_path(&layer.key).is_file())
-            .collect();
-        let layers = build_wheel_layers(
-            store,
-            &planned.layers,
-            self.context.jobs(),
-            &*self.context.progress,
-        )?;
-        let known = layers.iter().zip(before).filter(|(_, known)| *known);
-        self.present
-            .borrow_mut()
-            .extend(known.map(|(layer, _)| layer.digest));
         Ok(layers)
     }
 }

@@ -127,15 +127,15 @@ impl Job<'_> {
             document: &document,
         };
         let old = self.old(&image.name.value, platform).cloned();
-        let locked = match &old {
-            Some(old) if old.request == request && !matches!(self.mode, Mode::Upgrade(_)) => {
-                self.keep_artifacts(old);
+        let locked = match (self.answer(old.as_ref(), &request, platform), &old) {
+            (Some(answer), _) => {
+                self.keep_artifacts(&answer);
                 LockedImage {
-                    digest: self.kept_digest(Some(old), old),
-                    ..old.clone()
+                    digest: self.kept_digest(Some(&answer), &answer),
+                    ..answer
                 }
             }
-            old => {
+            (None, old) => {
                 if *self.mode == Mode::Locked {
                     return Err(out_of_date(image, platform, old.is_some()));
                 }
@@ -169,6 +169,26 @@ impl Job<'_> {
 
     fn old(&self, name: &str, platform: Platform) -> Option<&LockedImage> {
         self.previous?.images.get(name)?.get(&platform)
+    }
+
+    /// What the old lock has for this very request: pins of the image itself, or of one with another name, which is what
+    /// an image that is renamed or copied looks like.
+    fn answer(
+        &self,
+        old: Option<&LockedImage>,
+        request: &Digest,
+        platform: Platform,
+    ) -> Option<LockedImage> {
+        let answers = |image: &&LockedImage| image.request == *request;
+        if let Some(old) = old.filter(answers) {
+            return (!matches!(self.mode, Mode::Upgrade(_))).then(|| old.clone());
+        }
+        if *self.mode != Mode::Keep {
+            return None;
+        }
+        let images = self.previous?.images.values();
+        let mut images = images.filter_map(|platforms| platforms.get(&platform));
+        images.find(answers).cloned()
     }
 
     /// Copies the artifacts that a kept image uses.

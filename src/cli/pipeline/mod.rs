@@ -17,5 +17,7 @@ pub mod roots;
 pub mod sandbox;
 pub mod shelf;
 pub mod substitute;
+mod told;
 pub mod trees;
 pub mod verify;
+mod wheel_layers;

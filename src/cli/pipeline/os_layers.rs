@@ -6,9 +6,9 @@ use super::accounts;
 use super::job::Job;
 use super::materialise::{self, Need};
 use super::sandbox::Dpkg;
-use super::substitute::OsLayer;
+use super::substitute::{OsLayer, TakenLayer};
 use super::trees;
-use crate::catalog::{Accounts, Belief};
+use crate::catalog::Accounts;
 use crate::cli::failure::Failure;
 use crate::diagnostic::Kind;
 use crate::digest::Digest;
@@ -40,10 +40,16 @@ impl OsLayers {
         all.map(|os| os.pulled).sum()
     }
 
-    /// Why those are believed that were not made here.
-    pub fn beliefs(&self) -> Vec<Belief> {
+    /// Those that were not made here.
+    pub fn taken(&self) -> Vec<TakenLayer> {
         let all = self.base.iter().chain(&self.own);
-        all.filter_map(|os| os.belief.clone()).collect()
+        let taken = all.filter_map(|os| {
+            Some(TakenLayer {
+                diff_id: os.layer.diff_id,
+                belief: os.belief.clone()?,
+            })
+        });
+        taken.collect()
     }
 }
 

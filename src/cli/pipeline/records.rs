@@ -15,7 +15,7 @@ use crate::image::Image;
 use crate::lock::Lock;
 use crate::manifest::{Destination, ImageRequest, Layout};
 use crate::progress::Progress;
-use crate::registry::Registry;
+use crate::registry::{Registry, RegistryError};
 use crate::store::{State, Store};
 
 /// Tags that are told one by one.
@@ -30,7 +30,7 @@ pub struct Target {
     /// Ask for this store's own images only
     #[arg(long)]
     pub local: bool,
-    /// Answer from what was read before; do not read what is new in the registry
+    /// Answer from what was read before; ask the registry nothing
     #[arg(long)]
     pub no_sync: bool,
 }
@@ -65,8 +65,7 @@ impl Target {
                 }
             };
         }
-        let elsewhere = context.global.project.as_os_str() != ".";
-        if !there && !elsewhere {
+        if !context.has_project() {
             return Ok(None);
         }
         let manifest = context.manifest()?;
@@ -79,7 +78,8 @@ pub fn source(catalog: Option<&Catalog>) -> String {
     catalog.map_or_else(|| LOCAL.to_owned(), Catalog::source)
 }
 
-/// Opens the index, brings it up to date as far as that goes, and does `work` with it. An index that turns out to be
+/// Opens the index, brings it up to date, and does `work` with it: without all of a registry's records nobody can say
+/// what there is, so that one out of reach is an error, unless it was not to be asked. An index that turns out to be
 /// damaged is made anew, once.
 pub fn with_index<T>(
     context: &Context,
@@ -114,36 +114,31 @@ fn bring_up_to_date(
     let Some(catalog) = catalog else {
         return put_local(index, &store.state()?.records()?);
     };
-    let place = catalog.place().cache();
-    let stale = |reason: &str| {
-        context.progress.warn(&format!(
-            "{reason}: the answer is from what was read of {place} before"
-        ));
-    };
+    let place = catalog.source();
     if !sync {
         return Ok(());
     }
     if context.global.offline {
-        stale("the network is switched off (--offline)");
+        let told = "the network is switched off (--offline): the answer is from what was read of";
+        context.progress.warn(&format!("{told} {place} before"));
         return Ok(());
     }
+    let unread = |error: RegistryError| match error.kind() {
+        Kind::Unavailable => CatalogError::Unread {
+            place: place.clone(),
+            source: Box::new(error),
+        },
+        _ => error.into(),
+    };
     // Whoever reads the same registry at the same time waits, and then finds everything known.
-    let name = Digest::of(catalog.source()).short();
+    let name = Digest::of(&place).short();
     let _one_at_a_time = store.lock(&format!("sync-{name}"))?;
-    match context.wait(catalog.sync(index, &*context.progress)) {
-        Ok(synced) => {
-            tell(context, &synced);
-            if let Some(error) = synced.unanswered {
-                stale(&format!("some records could not be read ({error})"));
-            }
-            Ok(())
-        }
-        Err(CatalogError::Registry(error)) if error.kind() == Kind::Unavailable => {
-            stale(&error.to_string());
-            Ok(())
-        }
-        Err(error) => Err(error),
-    }
+    let synced = match context.wait(catalog.sync(index, &*context.progress)) {
+        Err(CatalogError::Registry(error)) => return Err(unread(error)),
+        other => other?,
+    };
+    tell(context, &synced);
+    synced.unanswered.map_or(Ok(()), |error| Err(unread(error)))
 }
 
 fn tell(context: &Context, synced: &Synced) {

@@ -23,6 +23,9 @@ use crate::progress::Progress as _;
 use crate::registry::Reference;
 use crate::store::Store;
 
+/// Most images that are looked at to tell which one comes closest.
+const NEAR: usize = 200;
+
 /// What `lock` asks a catalog for.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wishes {
@@ -193,18 +196,19 @@ impl<'a> Shelf<'a> {
     /// Current images that satisfy the request, the best first; else the one that comes closest.
     pub fn choose(&self, wanted: &Wanted<'_>) -> Result<Choice, CatalogError> {
         let source = self.catalog.source();
-        let choose = |query: &Query| {
-            let records = self.index.records(&source, query)?;
-            satisfy::choose(wanted, records.map(|found| Ok(found?.1)))
-        };
-        let choice = choose(&satisfy::narrowed(wanted.document))?;
+        let query = satisfy::narrowed(wanted.document);
+        let records = self.index.records(&source, &query)?;
+        let choice = satisfy::choose(wanted, records.map(|found| Ok(found?.1)))?;
         if !choice.fitting.is_empty() {
             return Ok(choice);
         }
-        choose(&Query {
+        let query = Query {
             platform: Some(wanted.document.platform),
             ..Query::default()
-        })
+        };
+        let wishes = satisfy::wishes(wanted.document);
+        let near = self.index.nearest(&source, &query, &wishes, NEAR)?;
+        satisfy::choose(wanted, near.into_iter().map(Ok))
     }
 
     /// The lock of an image that satisfies the request by its record; `None`, and a warning, when it turns out that it

@@ -14,7 +14,7 @@ mod user;
 
 pub use error::FilesError;
 pub use ignore_file::IgnoreFile;
-pub use project::{fetch, project};
+pub use project::{fetch, fetch_comment, fetch_document, project};
 pub use scan::{ScanError, ScanReason, Scanned, scan};
 pub use skeleton::{python_document, skeleton};
 pub use user::{UserParts, WORK, user};
@@ -58,7 +58,10 @@ fn layer(
 }
 
 /// The recorded layer of `key`, if its blob is there and has its size.
-fn known(store: &Store, key: &Digest) -> Result<Option<Layer>, StoreError> {
+///
+/// # Errors
+/// Those of the store.
+pub fn known(store: &Store, key: &Digest) -> Result<Option<Layer>, StoreError> {
     let record = store.state()?.layer(key)?;
     let layer = record.and_then(|record| serde_json::from_str::<Layer>(&record).ok());
     Ok(layer.filter(|layer| {

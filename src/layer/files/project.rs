@@ -94,6 +94,30 @@ fn comment(scanned: &Scanned) -> String {
 /// # Errors
 /// When the artifact is missing or damaged, the target is not allowed, or the store fails.
 pub fn fetch(store: &Store, spec: &FetchSpec) -> Result<Layer, FilesError> {
+    let wanted = fetch_document(spec)?;
+    let clean = wanted.to.trim_start_matches('/').to_owned();
+    let comment = fetch_comment(&wanted);
+    layer(store, &LayerDocument::fetch(&wanted), comment, || {
+        let missing = FilesError::Missing {
+            digest: spec.sha256,
+        };
+        let source = store.artifact(&spec.sha256).ok_or(missing)?;
+        let mut tree = Tree::default();
+        put_file(&mut tree, &clean, &source, &spec.sha256, wanted.mode)?;
+        Ok(tree)
+    })
+}
+
+/// What the layer of a download holds, for the image's history.
+pub fn fetch_comment(document: &FetchDocument) -> String {
+    format!("download {}", document.to)
+}
+
+/// What decides the layer of a download.
+///
+/// # Errors
+/// When its target is not allowed.
+pub fn fetch_document(spec: &FetchSpec) -> Result<FetchDocument, FilesError> {
     let to = match spec.to.ends_with('/') {
         true => format!("{}{}", spec.to, last_name(&spec.url)),
         false => spec.to.clone(),
@@ -106,20 +130,11 @@ pub fn fetch(store: &Store, spec: &FetchSpec) -> Result<Layer, FilesError> {
     if clean.is_empty() || to.ends_with('/') {
         return Err(wrong("it names no file"));
     }
-    let mode = spec.mode.unwrap_or(0o644) & 0o7777;
-    let document = LayerDocument::fetch(&FetchDocument {
+    let mode = spec.mode.unwrap_or(FetchDocument::DEFAULT_MODE) & 0o7777;
+    Ok(FetchDocument {
         sha256: spec.sha256,
         to: format!("/{clean}"),
         mode,
-    });
-    layer(store, &document, format!("download /{clean}"), || {
-        let missing = FilesError::Missing {
-            digest: spec.sha256,
-        };
-        let source = store.artifact(&spec.sha256).ok_or(missing)?;
-        let mut tree = Tree::default();
-        put_file(&mut tree, &clean, &source, &spec.sha256, mode)?;
-        Ok(tree)
     })
 }
 

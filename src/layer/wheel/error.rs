@@ -66,7 +66,7 @@ impl WheelError {
 }
 
 /// A name from an archive, safe to show: control characters escaped, at most 200 characters.
-pub(super) fn shown(name: &str) -> String {
+pub(in crate::layer) fn shown(name: &str) -> String {
     let mut text: String = name
         .chars()
         .take(200)

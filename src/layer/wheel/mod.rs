@@ -28,7 +28,7 @@ pub use metadata::{NameVersion, normalise};
 pub use record::{Hasher, RecordHash};
 pub use zip::Method;
 
-use error::shown;
+pub(super) use error::shown;
 use metadata::{check_wheel_version, header};
 use zip::{Archive, ZipEntry};
 
@@ -235,6 +235,27 @@ impl Wheel {
                 .map_err(WheelError::io(&self.archive.label))
         })?;
         Ok(hasher.finish().1)
+    }
+
+    /// The same for all of `places`, taken from RECORD where it has SHA-256: the wheel's contents must have been checked
+    /// against RECORD before.
+    ///
+    /// # Errors
+    /// When the wheel is refused.
+    pub fn content_digests(&self, places: &[Place]) -> Result<Vec<Digest>, WheelError> {
+        let record = self.record()?;
+        let told = |place: &Place| match place.source {
+            Source::Entry(index) | Source::Script(index) => {
+                let line = record.get(&self.archive.entries[index].name)?;
+                line.hash.as_ref()?.sha256()
+            }
+            Source::Folder | Source::Made(_) | Source::Record => None,
+        };
+        let digests = places.iter().map(|place| match told(place) {
+            Some(digest) => Ok(digest),
+            None => self.content_digest(place),
+        });
+        digests.collect()
     }
 
     /// Checks the content of every file against the hash that RECORD has of it.

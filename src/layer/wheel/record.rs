@@ -3,7 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
+
+use crate::digest::Digest;
 
 /// The hash of a file, as a RECORD line has it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,6 +53,15 @@ impl RecordHash {
             algorithm,
             text: value.into(),
         })
+    }
+
+    /// The digest, if it is a SHA-256.
+    pub fn sha256(&self) -> Option<Digest> {
+        if self.algorithm != Algorithm::Sha256 {
+            return None;
+        }
+        let bytes = URL_SAFE_NO_PAD.decode(&self.text).ok()?;
+        Some(Digest::from_bytes(bytes.try_into().ok()?))
     }
 
     /// A hasher of the same algorithm.

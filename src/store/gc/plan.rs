@@ -23,7 +23,7 @@ pub struct Policy {
 /// What goes, and what would have to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// In the order of removal.
+    /// By kind and name, which is the order of removal.
     pub items: BTreeMap<Item, Found>,
     /// Bytes above the policy's `max_size` that stay nevertheless: they are rooted or in use.
     pub above: u64,
@@ -235,18 +235,18 @@ mod tests {
         let by_age = ["recipes/old", "artifacts/of-old"];
         assert_goes(&roots, &at_most(51), &by_age, 0);
         let with_new = [
-            "recipes/old",
             "recipes/new",
-            "artifacts/of-old",
+            "recipes/old",
             "artifacts/of-both",
+            "artifacts/of-old",
         ];
         assert_goes(&roots, &at_most(40), &with_new, 0);
         let with_tree = [
-            "recipes/old",
             "recipes/new",
+            "recipes/old",
             "trees/rooted",
-            "artifacts/of-old",
             "artifacts/of-both",
+            "artifacts/of-old",
         ];
         assert_goes(&roots, &at_most(39), &with_tree, 0);
         assert_goes(&roots, &at_most(5), &with_tree, 25);
@@ -268,12 +268,12 @@ mod tests {
             ..policy()
         };
         let expected = [
-            "recipes/old",
             "recipes/new",
+            "recipes/old",
             "trees/rooted",
             "blobs/rooted",
-            "artifacts/of-old",
             "artifacts/of-both",
+            "artifacts/of-old",
         ];
         assert_goes(&roots, &all, &expected, 0);
         let runs = Policy {

@@ -24,7 +24,7 @@ const GOING: &str = ".going";
 /// When their leases cannot be read.
 pub fn leased(store: &Store) -> Result<BTreeSet<Item>, StoreError> {
     let _closed = lease::close(store.base())?;
-    lease::of_others(store.base(), store.scratch().path())
+    store.leases.of_others()
 }
 
 /// Removes what the plan names, but for what was used since the inventory was taken. Returns what went.
@@ -43,7 +43,7 @@ pub fn sweep(
         let mut moved = Vec::new();
         {
             let _closed = lease::close(store.base())?;
-            let leases = lease::of_others(store.base(), store.scratch().path())?;
+            let leases = store.leases.of_others()?;
             spared.extend(roots.closure(leases));
             for (item, found) in batch {
                 let path = item.path(store);
@@ -175,7 +175,7 @@ pub enum Row {
 pub fn remove_rows(store: &Store, rows: &[(Row, Vec<Item>)]) -> Result<usize, StoreError> {
     let state = store.state()?;
     let _closed = lease::close(store.base())?;
-    let leases = lease::of_others(store.base(), store.scratch().path())?;
+    let leases = store.leases.of_others()?;
     let mut removed = 0;
     for (row, needs) in rows {
         let there = |item: &Item| leases.contains(item) || item.path(store).exists();

@@ -15,7 +15,7 @@ use crate::catalog::satisfy::{Fragment, Wanted};
 use crate::cli::failure::Failure;
 use crate::diagnostic::{Explain as _, Kind};
 use crate::digest::Digest;
-use crate::identity::{BaseDocument, RequestDocument};
+use crate::identity::RequestDocument;
 use crate::lock::{Lock, LockedBase, LockedImage, diff_images};
 use crate::manifest::{ImageRequest, Platform};
 use crate::progress::Progress as _;
@@ -37,14 +37,14 @@ impl Job<'_> {
         };
         let wanted = Wanted {
             document: asked.document,
-            layout: self.layout(asked).await?,
+            layout: bases::layout(self.context, self.store, self.http, asked.document).await?,
         };
         let choice = shelf.choose(&wanted)?;
         if choice.seen == 0 {
             let warning = format!("{} has no image for {}", shelf.place(), asked.platform);
             self.context.progress.warn(&warning);
         }
-        if let Some((record, reasons)) = choice.closest {
+        if let Some((record, reasons)) = choice.closest.into_iter().next() {
             self.contribution(asked).closest = Some(Closest {
                 name: record.name,
                 digest: record.digest,
@@ -72,17 +72,6 @@ impl Job<'_> {
     pub(super) fn contribution(&mut self, asked: Asked<'_>) -> &mut Contribution {
         let key = (asked.image.name.value.clone(), asked.platform);
         self.contributions.entry(key).or_default()
-    }
-
-    /// What an `oci:` base is here.
-    async fn layout(&self, asked: Asked<'_>) -> Result<Option<Digest>, Failure> {
-        let reference = match &asked.document.base {
-            BaseDocument::From { reference } if reference.starts_with("oci:") => reference,
-            _ => return Ok(None),
-        };
-        let (context, store, http) = (self.context, self.store, self.http);
-        let base = bases::inspect(context, store, http, reference, None, asked.platform).await?;
-        Ok(Some(base.digest))
     }
 
     async fn take(
