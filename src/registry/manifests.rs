@@ -3,8 +3,8 @@
 
 use reqwest::{Method, header};
 
-use super::grants::Access;
 use super::client::Answer;
+use super::grants::Access;
 use super::push::BODY_LIMIT;
 use super::{Reference, Registry, RegistryError};
 use crate::digest::Digest;

@@ -6,9 +6,9 @@ use reqwest::{Method, Response, StatusCode, header};
 use tokio::time::MissedTickBehavior;
 use url::Url;
 
-use super::grants::Access;
 use super::body::{self, Meter, Span};
 use super::client::{Answer, Ask};
+use super::grants::Access;
 use super::push::BODY_LIMIT;
 use super::retry::Waits;
 use super::standstill::Watch;
