@@ -7,6 +7,7 @@
 #[path = "../images/support.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod bases;
+mod canaries;
 mod crowd;
 #[path = "../cli/engines.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
@@ -29,6 +30,7 @@ mod records;
 mod reuse;
 mod sample;
 mod sbom;
+mod seek;
 mod sign;
 mod sources;
 mod storms;
