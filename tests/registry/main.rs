@@ -16,6 +16,7 @@ mod engines;
 mod faults;
 mod find;
 mod fixtures;
+mod forged;
 mod gales;
 #[path = "../robustness/server.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
@@ -23,7 +24,11 @@ mod index;
 mod killed;
 mod lab;
 mod login;
+#[path = "../debian/mirror.rs"]
+#[allow(dead_code, reason = "shared with other test binaries")]
+mod mirror;
 mod pages;
+mod prefer;
 #[path = "../robustness/lab.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod project;
