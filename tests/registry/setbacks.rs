@@ -9,8 +9,7 @@ use crate::faults::Weather;
 use crate::index;
 use crate::lab::{self, Lab, PREFIX, Server};
 use crate::proxy::Proxy;
-use crate::pushing::{LOGIN, ONE, TWO, digest, documents, push, writes};
-use crate::wares::Random;
+use crate::pushing::{LOGIN, ONE, TWO, digest, push, writes};
 
 /// Removes all wheels from the store.
 fn lose_wheels(lab: &Lab) {
