@@ -67,6 +67,9 @@ pub enum HttpError {
     Setup(String),
 }
 
+/// Why there is no answer where HTTPS was expected and plain HTTP, or something else, is spoken.
+const NO_TLS: &str = "the server does not speak TLS";
+
 impl HttpError {
     /// The HTTP status, if there was an answer.
     pub fn status(&self) -> Option<StatusCode> {
@@ -78,6 +81,12 @@ impl HttpError {
 
     /// Wraps a client error of a request to `url`.
     pub fn from_reqwest(url: &str, error: reqwest::Error) -> Self {
+        if error.is_redirect() {
+            return Self::Redirect {
+                url: redact(url),
+                reason: "too often, or from HTTPS to HTTP",
+            };
+        }
         let error = error.without_url();
         let mut reason = error.to_string();
         let mut source = std::error::Error::source(&error);
@@ -85,16 +94,25 @@ impl HttpError {
             reason = cause.to_string();
             source = cause.source();
         }
+        // What rustls says of an answer that is none of TLS.
+        if reason.contains("InvalidContentType") {
+            reason = NO_TLS.into();
+        }
         Self::Unreachable {
             url: redact(url),
             reason,
         }
     }
 
+    /// Whether something answered, but not with TLS.
+    pub fn is_without_tls(&self) -> bool {
+        matches!(self, Self::Unreachable { reason, .. } if reason == NO_TLS)
+    }
+
     /// Whether another attempt may end otherwise.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } => true,
+            Self::Unreachable { .. } => !self.is_without_tls(),
             Self::Status { status, .. } => {
                 status.is_server_error()
                     || *status == StatusCode::TOO_MANY_REQUESTS
@@ -139,7 +157,7 @@ impl Http {
         }
         let client = builder(&certificates).read_timeout(Duration::from_secs(60));
         Ok(Self {
-            client: client.build().map_err(setup)?,
+            client: client.redirect(following()).build().map_err(setup)?,
             direct: Arc::default(),
             certificates,
             offline,
@@ -281,9 +299,23 @@ fn builder(certificates: &[reqwest::Certificate]) -> reqwest::ClientBuilder {
     let builder = reqwest::Client::builder()
         .user_agent(concat!("imagewright/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(Duration::from_secs(20))
+        // It would tell another host the query of an index's URL.
+        .referer(false)
         .pool_max_idle_per_host(16);
     certificates.iter().fold(builder, |builder, certificate| {
         builder.add_root_certificate(certificate.clone())
+    })
+}
+
+/// Redirects of indexes and archives. What authorises stays with the first host and port: that is the client's own rule.
+fn following() -> reqwest::redirect::Policy {
+    reqwest::redirect::Policy::custom(|attempt| {
+        let downgrade = attempt.url().scheme() == "http"
+            && attempt.previous().iter().any(|url| url.scheme() == "https");
+        match downgrade || attempt.previous().len() > REDIRECTS {
+            true => attempt.error("it is not followed"),
+            false => attempt.follow(),
+        }
     })
 }
 

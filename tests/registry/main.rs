@@ -7,26 +7,49 @@
 #[path = "../images/support.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod bases;
+mod canaries;
 mod crowd;
+mod disk;
+mod documents;
 #[path = "../cli/engines.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod engines;
 mod faults;
 mod find;
 mod fixtures;
+mod gales;
+mod hostile;
+mod impostor;
 #[path = "../robustness/server.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod index;
 mod killed;
 mod lab;
+mod lies;
+mod login;
+mod names;
+mod os_layers;
+mod outage;
+mod pages;
+mod partial;
+mod platforms;
 #[path = "../robustness/lab.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod project;
+mod proxy;
 mod push;
+mod pushing;
 mod records;
+mod relay;
+mod removal;
 mod reuse;
 mod sample;
+mod satisfies;
 mod sbom;
+mod schemas;
+mod seek;
+mod setbacks;
+mod show;
 mod sign;
 mod sources;
 mod storms;
@@ -34,6 +57,10 @@ mod story;
 mod substitution;
 mod sync;
 mod team;
+mod traps;
+mod uploads;
 #[path = "../robustness/wares.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod wares;
+mod weather;
+mod wire;
