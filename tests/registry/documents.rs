@@ -80,11 +80,10 @@ fn documents_of_a_registry_follow_their_schemas() {
     );
     let record = found["images"][0]["record"].as_str().unwrap();
     printed(&lab, "record", &["show", record]);
-    printed(
-        &lab,
-        "lock",
-        &["lock", "--upgrade", "--reuse", "--prefer-catalog"],
-    );
+    printed(&lab, "lock", &["lock", "--upgrade", "--prefer-catalog"]);
+    fs::remove_file(lab.project().join("imagewright.lock")).unwrap();
+    let reused = printed(&lab, "lock", &["lock", "--reuse"]);
+    assert!(reused["images"][0]["catalog"].is_object(), "{reused}");
     printed(&lab, "build", &["build", "--no-substitute"]);
     let removed = printed(&lab, "rm", &["rm", "b", "--registry"]);
     assert!(removed["removed"][0]["repository"].is_string(), "{removed}");
