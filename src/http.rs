@@ -81,6 +81,12 @@ impl HttpError {
 
     /// Wraps a client error of a request to `url`.
     pub fn from_reqwest(url: &str, error: reqwest::Error) -> Self {
+        if error.is_redirect() {
+            return Self::Redirect {
+                url: redact(url),
+                reason: "too often, or from HTTPS to HTTP",
+            };
+        }
         let error = error.without_url();
         let mut reason = error.to_string();
         let mut source = std::error::Error::source(&error);
@@ -151,7 +157,7 @@ impl Http {
         }
         let client = builder(&certificates).read_timeout(Duration::from_secs(60));
         Ok(Self {
-            client: client.build().map_err(setup)?,
+            client: client.redirect(following()).build().map_err(setup)?,
             direct: Arc::default(),
             certificates,
             offline,
@@ -293,9 +299,23 @@ fn builder(certificates: &[reqwest::Certificate]) -> reqwest::ClientBuilder {
     let builder = reqwest::Client::builder()
         .user_agent(concat!("imagewright/", env!("CARGO_PKG_VERSION")))
         .connect_timeout(Duration::from_secs(20))
+        // It would tell another host the query of an index's URL.
+        .referer(false)
         .pool_max_idle_per_host(16);
     certificates.iter().fold(builder, |builder, certificate| {
         builder.add_root_certificate(certificate.clone())
+    })
+}
+
+/// Redirects of indexes and archives. What authorises stays with the first host and port: that is the client's own rule.
+fn following() -> reqwest::redirect::Policy {
+    reqwest::redirect::Policy::custom(|attempt| {
+        let downgrade = attempt.url().scheme() == "http"
+            && attempt.previous().iter().any(|url| url.scheme() == "https");
+        match downgrade || attempt.previous().len() > REDIRECTS {
+            true => attempt.error("it is not followed"),
+            false => attempt.follow(),
+        }
     })
 }
 

@@ -14,6 +14,8 @@ use crate::oci::Descriptor;
 const LARGEST: u64 = 1 << 44;
 /// No tar is longer, in bytes: 1 PiB.
 const LONGEST: u64 = 1 << 50;
+/// Most bytes that deflate makes of one (RFC 1951 allows 1032), and what may come on top.
+const DEFLATED: (u64, u64) = (1040, 64 << 10);
 /// No image of ours has more layers: Docker's graph driver takes no more.
 const MOST_LAYERS: usize = 125;
 
@@ -188,7 +190,14 @@ impl RecordLayer {
 
     /// Sizes that no layer can have are refused before anything is counted with them.
     pub(super) fn check_size(&self) -> Result<(), &'static str> {
-        match self.size <= LARGEST && self.unpacked <= LONGEST {
+        let longest = match self.media_type.contains("gzip") {
+            true => self
+                .size
+                .saturating_mul(DEFLATED.0)
+                .saturating_add(DEFLATED.1),
+            false => LONGEST,
+        };
+        match self.size <= LARGEST && self.unpacked <= longest.min(LONGEST) {
             true => Ok(()),
             false => Err("a layer has a size that cannot be"),
         }

@@ -20,8 +20,10 @@ const AT_A_TIME: usize = 16;
 const BATCH: usize = 2000;
 /// How long a record waits for others to be written with.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Bytes of manifests after which their records are written at once.
+const BATCH_BYTES: usize = 32 << 20;
 /// Records that may wait to be written.
-const WAITING: usize = 256;
+const WAITING: usize = 16;
 /// As many unanswered requests in a row end the work.
 const UNANSWERED: usize = 8;
 
@@ -32,8 +34,8 @@ pub struct Synced {
     pub new: usize,
     /// How many are not there any more.
     pub removed: usize,
-    /// Tags of documents that are no records, and why. They are not asked for again, but for those that did not come
-    /// across as the registry has them.
+    /// Tags of documents that are no records, and why. They are not asked for again, but for those that are not what
+    /// their tags name: somebody else may have answered in the registry's place.
     pub refused: Vec<(String, String)>,
     /// Why records could not be read that are left for the next time.
     pub unanswered: Option<RegistryError>,
@@ -52,11 +54,11 @@ struct Refusal {
     lasting: bool,
 }
 
-impl From<String> for Refusal {
-    fn from(reason: String) -> Self {
+impl Refusal {
+    fn passing(reason: impl Into<String>) -> Self {
         Self {
-            reason,
-            lasting: true,
+            reason: reason.into(),
+            lasting: false,
         }
     }
 }
@@ -166,7 +168,9 @@ fn receive(
     }
     let (mut entries, mut refused) = (Vec::new(), Vec::new());
     let mut begun = Instant::now();
+    let mut bytes = 0;
     while let Some(Fetched { record, manifest }) = receiver.blocking_recv() {
+        bytes += manifest.as_ref().map_or(0, Vec::len);
         match read(&record, manifest) {
             Ok(entry) => entries.push(entry),
             Err(refusal) => {
@@ -178,9 +182,9 @@ fn receive(
                 }
             }
         }
-        if entries.len() >= BATCH || begun.elapsed() > PATIENCE {
+        if entries.len() >= BATCH || bytes >= BATCH_BYTES || begun.elapsed() > PATIENCE {
             synced.new += writer.put(&mut std::mem::take(&mut entries))?;
-            begun = Instant::now();
+            (begun, bytes) = (Instant::now(), 0);
         }
     }
     if !entries.is_empty() {
@@ -193,17 +197,16 @@ fn receive(
 }
 
 fn read(record: &Digest, manifest: Result<Vec<u8>, RegistryError>) -> Result<Entry, Refusal> {
-    let manifest = manifest.map_err(|error| Refusal {
-        reason: error.to_string(),
-        lasting: matches!(error, RegistryError::TooLarge { .. }),
-    })?;
-    let entry = Entry::read(&embedded(&manifest, Record::MEDIA_TYPE)?)?;
-    match entry.document() == *record {
-        true => Ok(entry),
-        false => Err("its document is not the one that its tag names"
-            .to_owned()
-            .into()),
+    let manifest = manifest.map_err(|error| Refusal::passing(error.to_string()))?;
+    let document = embedded(&manifest, Record::MEDIA_TYPE).map_err(Refusal::passing)?;
+    if Digest::of(&document) != *record {
+        let reason = "its document is not the one that its tag names";
+        return Err(Refusal::passing(reason));
     }
+    Entry::read(&document).map_err(|reason| Refusal {
+        reason,
+        lasting: true,
+    })
 }
 
 /// A reason that may repeat what a stranger wrote.

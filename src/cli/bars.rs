@@ -9,6 +9,7 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::progress::{Progress, Stage};
+use crate::report::neutral;
 
 /// Bars on a terminal; warnings always.
 #[derive(Debug)]
@@ -34,7 +35,7 @@ impl Bars {
     /// Prints one line on standard error, above the bars; nothing under `--quiet` and `--json`.
     pub fn note(&self, text: &str) {
         if !self.quiet {
-            self.write(format!("{text}\n").as_bytes());
+            self.write(format!("{}\n", neutral_lines(text)).as_bytes());
         }
     }
 
@@ -79,8 +80,14 @@ impl Progress for Bars {
     }
 
     fn warn(&self, message: &str) {
-        self.write(format!("warning: {message}\n").as_bytes());
+        self.write(format!("warning: {}\n", neutral_lines(message)).as_bytes());
     }
+}
+
+/// `text` without anything that could steer a terminal: others may have written parts of it.
+pub fn neutral_lines(text: &str) -> String {
+    let lines: Vec<String> = text.split('\n').map(neutral).collect();
+    lines.join("\n")
 }
 
 fn verb(stage: Stage) -> &'static str {
@@ -112,7 +119,7 @@ fn bar(stage: Stage, name: &str, total: Option<u64>) -> ProgressBar {
         bar.set_style(style);
     }
     bar.set_prefix(verb(stage));
-    bar.set_message(name.to_owned());
+    bar.set_message(neutral(name));
     bar.enable_steady_tick(Duration::from_millis(120));
     bar
 }

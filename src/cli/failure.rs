@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use super::bars::neutral_lines;
 use crate::diagnostic::{Explain, Kind, Problem};
 
 /// An error on its way out of the command.
@@ -75,7 +76,7 @@ impl Failure {
             let _ = write!(out, "\n  help: {hint}");
         }
         out.push('\n');
-        out
+        neutral_lines(&out)
     }
 
     /// The causes whose text does not stand in the message before them already.

@@ -9,7 +9,7 @@ use url::Url;
 use super::challenge::Challenge;
 use super::client::{Registry, read_limited};
 use super::error::tame;
-use super::grants::{Grant, Proof, Scopes, secrets};
+use super::grants::{Grant, Proof, Scopes};
 use super::reference::{is_loopback, split_port};
 use super::{Credential, Reference, RegistryError};
 use crate::ambient::redact;
@@ -51,7 +51,7 @@ impl Registry {
         let found = tokio::task::spawn_blocking(move || credentials.find(&subject)).await;
         let credential = found.ok().transpose()?.flatten();
         let mut scopes = wanted.clone();
-        let proof = match (challenge, credential) {
+        let proof = match (challenge, credential.clone()) {
             (Challenge::Basic, Some(Credential::Login(login))) => Proof::Basic(login),
             (Challenge::Basic, _) => {
                 return Err(RegistryError::NoCredentials {
@@ -75,7 +75,7 @@ impl Registry {
                 Proof::Bearer(token.await?)
             }
         };
-        Ok(self.grants.keep(reference, scopes, proof))
+        Ok(self.grants.keep(reference, scopes, proof, credential))
     }
 
     /// Asks the token server that the registry `host` names as `realm`.
@@ -87,23 +87,27 @@ impl Registry {
         scopes: &Scopes,
         credential: Option<Credential>,
     ) -> Result<String, RegistryError> {
-        let shown = redact(realm);
+        let (host, shown) = (host.to_owned(), redact(realm));
         let refused = |reason| RegistryError::NoToken {
+            host: host.clone(),
             url: shown.clone(),
             reason,
         };
         let mut url = Url::parse(realm).map_err(|_| refused("its address is not a URL"))?;
         let _ = url.set_username("");
         let _ = url.set_password(None);
-        if credential.is_some() && !self.may_have_credentials(host, &url) {
-            return Err(RegistryError::InsecureTokenServer { url: shown });
-        }
-        let what = format!("a token of {shown}");
-        let secrets = match &credential {
-            Some(Credential::Login(login)) => secrets(login),
-            Some(Credential::IdentityToken(token)) => vec![token.clone()],
-            None => Vec::new(),
+        let permitted = match url.scheme() {
+            "https" => true,
+            "http" if credential.is_none() && self.is_plain(&host) => true,
+            "http" => self.may_have_credentials(&host, &url),
+            _ => return Err(refused("its address is not one of HTTP")),
         };
+        if !permitted {
+            return Err(RegistryError::InsecureTokenServer { host, url: shown });
+        }
+        let what = format!("a token of {shown} for {host}");
+        let secrets = credential.as_ref().map(Credential::secrets);
+        let secrets = secrets.unwrap_or_default();
         let request = token_request(url, service, scopes, credential.as_ref());
         self.transfers.request();
         let response = self.http.once(request, self.patience.answer).await?;

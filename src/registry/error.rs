@@ -88,12 +88,16 @@ pub enum RegistryError {
     Contended { what: String },
     #[error("the registry {host} wants authentication that imagewright does not know: {challenge}")]
     Challenge { host: String, challenge: String },
-    #[error("the token server {url} of the registry gave no token: {reason}")]
-    NoToken { url: String, reason: &'static str },
+    #[error("the token server {url} of the registry {host} gave no token: {reason}")]
+    NoToken {
+        host: String,
+        url: String,
+        reason: &'static str,
+    },
     #[error(
-        "the token server {url} of the registry is not reached by HTTPS: no credentials are sent there"
+        "the token server {url} of the registry {host} is not reached by HTTPS: nothing is sent there"
     )]
-    InsecureTokenServer { url: String },
+    InsecureTokenServer { host: String, url: String },
 }
 
 fn said(message: &str) -> String {
@@ -119,6 +123,7 @@ impl Explain for RegistryError {
             | Self::InvalidManifest { .. }
             | Self::Malformed { .. }
             | Self::Unsupported { .. }
+            | Self::NoToken { .. }
             | Self::InsecureTokenServer { .. } => Kind::Refused,
             _ => Kind::Unavailable,
         }

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 
-use super::Reference;
+use super::{Credential, Reference};
 use crate::ambient::Login;
 
 /// Most grants that are kept for one repository.
@@ -94,11 +94,24 @@ fn basic(login: &Login) -> String {
     format!("Basic {}", BASE64.encode(pair))
 }
 
-/// What no message may repeat of a login.
-pub(super) fn secrets(login: &Login) -> Vec<String> {
+fn secrets(login: &Login) -> Vec<String> {
     let encoded = basic(login);
     let encoded = encoded.trim_start_matches("Basic ");
-    vec![login.password.clone(), encoded.to_owned()]
+    let mut secrets = vec![login.password.clone(), encoded.to_owned()];
+    if login.password.is_empty() {
+        secrets.push(login.username.clone());
+    }
+    secrets
+}
+
+impl Credential {
+    /// What no message may repeat of it.
+    pub(super) fn secrets(&self) -> Vec<String> {
+        match self {
+            Self::Login(login) => secrets(login),
+            Self::IdentityToken(token) => vec![token.clone()],
+        }
+    }
 }
 
 /// A proof and what it is good for.
@@ -107,6 +120,8 @@ pub(super) struct Grant {
     pub number: u64,
     scopes: Scopes,
     proof: Proof,
+    /// What the proof was got for; the registry may know it from its token server.
+    credential: Option<Credential>,
     /// Whether a request with it was let through, of any clone.
     worked: Arc<AtomicBool>,
 }
@@ -149,15 +164,25 @@ impl Grants {
     pub fn secrets(&self, reference: &Reference) -> Vec<String> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let grants = known.get(&key(reference)).into_iter().flatten();
-        grants.flat_map(|grant| grant.proof.secrets()).collect()
+        let credentials = grants.clone().filter_map(|grant| grant.credential.as_ref());
+        let all = grants.flat_map(|grant| grant.proof.secrets());
+        all.chain(credentials.flat_map(Credential::secrets))
+            .collect()
     }
 
-    pub fn keep(&self, reference: &Reference, scopes: Scopes, proof: Proof) -> Grant {
+    pub fn keep(
+        &self,
+        reference: &Reference,
+        scopes: Scopes,
+        proof: Proof,
+        credential: Option<Credential>,
+    ) -> Grant {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let grant = Grant {
             number,
             scopes,
             proof,
+            credential,
             worked: Arc::default(),
         };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -192,9 +217,9 @@ mod tests {
         let mut mount = push.clone();
         mount.add("repository:other:pull");
         assert!(grants.find(&reference, &pull).is_none());
-        grants.keep(&reference, pull.clone(), Proof::Bearer("one".into()));
+        grants.keep(&reference, pull.clone(), Proof::Bearer("one".into()), None);
         assert!(grants.find(&reference, &push).is_none());
-        let two = grants.keep(&reference, push.clone(), Proof::Bearer("two".into()));
+        let two = grants.keep(&reference, push.clone(), Proof::Bearer("two".into()), None);
         assert_eq!(grants.find(&reference, &pull).unwrap().number, two.number);
         assert!(grants.find(&reference, &mount).is_none());
         assert!(grants.find(&"a.b/d".parse().unwrap(), &pull).is_none());
@@ -210,7 +235,7 @@ mod tests {
         for n in 0..100 {
             let mut scopes = Scopes::of("c", Access::Pull);
             scopes.add(&format!("x:{n}:y"));
-            grants.keep(&reference, scopes, Proof::Bearer(n.to_string()));
+            grants.keep(&reference, scopes, Proof::Bearer(n.to_string()), None);
         }
         assert!(grants.secrets(&reference).len() <= GRANTS);
     }

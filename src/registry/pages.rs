@@ -13,12 +13,16 @@ use super::{Registry, RegistryError};
 const PAGES: usize = 40_000;
 /// Pages without anything on them, one after the other.
 const EMPTY_PAGES: usize = 8;
+/// From so many pages on, each has to hold so many entries on average.
+const SPARSE: (usize, usize) = (64, 4);
 
 /// What one list may be.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     /// Bytes of a page.
     pub page: u64,
+    /// Bytes of all pages.
+    pub all: u64,
     /// Entries of all pages.
     pub entries: usize,
 }
@@ -40,12 +44,16 @@ impl Registry {
             reason: reason.to_owned(),
         };
         let (mut entries, mut seen, mut empty) = (Vec::new(), BTreeSet::new(), 0);
-        for _ in 0..PAGES {
+        let mut left = bounds.all;
+        for number in 0..PAGES {
             if !seen.insert(ask.url.to_string()) {
                 return Err(malformed("its pages lead in a circle"));
             }
             let answer = self.call(&ask, bounds.page).await?;
             let page = read(&answer).map_err(|reason| malformed(&reason))?;
+            left = left
+                .checked_sub(answer.body.len() as u64)
+                .ok_or_else(|| malformed(&format!("it has more than {} bytes", bounds.all)))?;
             empty = if page.is_empty() { empty + 1 } else { 0 };
             entries.extend(page);
             if entries.len() > bounds.entries {
@@ -59,6 +67,9 @@ impl Registry {
             };
             if empty > EMPTY_PAGES {
                 return Err(malformed("its pages are empty and do not end"));
+            }
+            if number >= SPARSE.0 && entries.len() < number * SPARSE.1 {
+                return Err(malformed("its pages hold next to nothing and do not end"));
             }
             let next: Url = self.target(&ask, &answer.url, &next)?;
             if !self.is_own(ask.reference, &next) {

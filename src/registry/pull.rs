@@ -104,7 +104,7 @@ impl Registry {
                 Ok(()) => return Ok(()),
                 Err(error) => waits.after(error).await?,
             }
-            if coming.best > before {
+            if coming.best - before >= LEAST {
                 waits.progress();
             }
         }

@@ -20,6 +20,7 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 const BOUNDS: Bounds = Bounds {
     page: DOCUMENT_LIMIT,
+    all: 16 * DOCUMENT_LIMIT,
     entries: 10_000,
 };
 
@@ -50,7 +51,7 @@ impl Registry {
         subject: &Digest,
     ) -> Result<Vec<Descriptor>, RegistryError> {
         let what = format!(
-            "the referrers of {subject} in {}/{}",
+            "the list of referrers of {subject} in {}/{}",
             repository.host, repository.repository
         );
         let path = format!("/referrers/{subject}");

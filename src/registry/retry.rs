@@ -1,6 +1,6 @@
 //! How often and how long to try again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::fmt::rfc2822;
 use reqwest::header::{self, HeaderMap};
@@ -21,6 +21,8 @@ pub(super) struct Patience {
     pub attempts: u32,
     /// All waits between them together.
     pub waiting: Duration,
+    /// After that time without progress there is no further attempt.
+    pub whole: Duration,
     /// The first wait, in pauses of the HTTP client; it doubles each time.
     pub first: f64,
 }
@@ -32,6 +34,7 @@ impl Patience {
         document: Duration::from_secs(120),
         attempts: 6,
         waiting: Duration::from_secs(120),
+        whole: Duration::from_secs(180),
         first: 0.25,
     };
     /// For questions whose answers are not needed.
@@ -40,6 +43,7 @@ impl Patience {
         document: Duration::from_secs(8),
         attempts: 2,
         waiting: Duration::from_secs(1),
+        whole: Duration::from_secs(1),
         first: 0.1,
     };
 }
@@ -51,6 +55,7 @@ pub(super) struct Waits {
     pause: Duration,
     failures: u32,
     waited: Duration,
+    since: Instant,
 }
 
 impl Waits {
@@ -60,6 +65,7 @@ impl Waits {
             pause: pause.mul_f64(patience.first),
             failures: 0,
             waited: Duration::ZERO,
+            since: Instant::now(),
         }
     }
 
@@ -72,6 +78,7 @@ impl Waits {
     /// Something was reached: the failures before it do not count any more.
     pub fn progress(&mut self) {
         self.failures = 0;
+        self.since = Instant::now();
     }
 
     /// Waits before the next attempt; gives the error back when it is not worth one, or when there were enough.
@@ -95,7 +102,8 @@ impl Waits {
 
     fn next(&mut self, told: Option<Duration>) -> Option<Duration> {
         self.failures += 1;
-        if self.failures >= self.patience.attempts {
+        let late = self.since.elapsed() > self.patience.whole;
+        if late || self.failures >= self.patience.attempts {
             return None;
         }
         let own = self.pause * (1 << (self.failures - 1).min(5));
@@ -172,5 +180,10 @@ mod tests {
             waits.next(None)
         });
         assert!(all.sum::<Duration>() <= Patience::LONG.waiting);
+        let mut waits = Waits::new(Patience::SHORT, Duration::from_secs(1));
+        assert!(waits.next(None).is_some());
+        let mut waits = Waits::new(Patience::SHORT, Duration::from_secs(1));
+        waits.since = waits.since.checked_sub(Patience::SHORT.whole).unwrap();
+        assert_eq!(waits.next(None), None, "one attempt took all of the time");
     }
 }

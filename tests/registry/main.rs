@@ -18,22 +18,31 @@ mod find;
 mod fixtures;
 mod forged;
 mod gales;
+mod hostile;
+mod impostor;
 #[path = "../robustness/server.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod index;
 mod killed;
 mod lab;
+mod lies;
 mod login;
 #[path = "../debian/mirror.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod mirror;
+mod names;
+mod os_layers;
+mod outage;
 mod pages;
+mod partial;
+mod platforms;
 mod prefer;
 #[path = "../robustness/lab.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod project;
 mod proxy;
 mod push;
+mod pushing;
 mod records;
 mod relay;
 mod removal;
@@ -41,6 +50,8 @@ mod reuse;
 mod sample;
 mod satisfies;
 mod sbom;
+mod schemas;
+mod setbacks;
 mod show;
 mod sign;
 mod sources;
@@ -49,6 +60,7 @@ mod story;
 mod substitution;
 mod sync;
 mod team;
+mod traps;
 mod uploads;
 #[path = "../robustness/wares.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]

@@ -129,7 +129,7 @@ fn writes(requests: &[Request]) -> Vec<String> {
 }
 
 /// Puts a base image into the registry.
-fn put_base(server: &Server, source: &str, target: &str) {
+pub fn put_base(server: &Server, source: &str, target: &str) {
     let login = format!("{USER}:{PASSWORD}");
     let target = format!("docker://{}/{target}", server.address());
     let copy = ["copy", "--quiet", "--dest-tls-verify=false"];

@@ -137,13 +137,14 @@ fn bring_up_to_date(
         Err(CatalogError::Registry(error)) => return Err(unread(error)),
         other => other?,
     };
-    tell(context, &synced);
+    tell(context, &place, &synced);
     synced.unanswered.map_or(Ok(()), |error| Err(unread(error)))
 }
 
-fn tell(context: &Context, synced: &Synced) {
+fn tell(context: &Context, place: &str, synced: &Synced) {
     for (tag, reason) in synced.refused.iter().take(TOLD) {
-        let warning = format!("{tag} is not a record that can be believed to be one: {reason}");
+        let warning =
+            format!("{tag} in {place} is not a record that can be believed to be one: {reason}");
         context.progress.warn(&warning);
     }
     let more = synced.refused.len().saturating_sub(TOLD);

@@ -162,7 +162,7 @@ fn extract(
     thread::scope(|scope| {
         let (tar, chunks) = sync_channel(QUEUE);
         let (copy, copies) = sync_channel(QUEUE);
-        let inflating = scope.spawn(move || inflate(blob, &tar, &copy));
+        let inflating = scope.spawn(move || inflate(blob, layer.unpacked, &tar, &copy));
         let hashing = scope.spawn(move || hash(copies));
         let written = write(chunks, folder);
         let inflated = inflating
@@ -191,18 +191,24 @@ fn extract(
 
 type Chunk = Arc<Vec<u8>>;
 
+/// Delivers the tar, but nothing of one that is longer than `length` bytes beyond that: a few bytes can be a disk full.
 fn inflate(
     blob: Box<dyn Read + Send + '_>,
+    length: u64,
     tar: &SyncSender<Chunk>,
     copy: &SyncSender<Chunk>,
 ) -> io::Result<()> {
     let mut reader = decoder(blob)?;
+    let mut left = length;
     loop {
         let mut chunk = Vec::with_capacity(CHUNK);
         reader.by_ref().take(CHUNK as u64).read_to_end(&mut chunk)?;
         if chunk.is_empty() {
             return Ok(());
         }
+        left = left.checked_sub(chunk.len() as u64).ok_or_else(|| {
+            io::Error::other(format!("it unpacks to more than its {length} bytes"))
+        })?;
         let chunk = Arc::new(chunk);
         let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
         copy.send(Arc::clone(&chunk)).map_err(gone)?;
