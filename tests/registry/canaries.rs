@@ -328,7 +328,8 @@ fn everything_works_with_credentials_that_nobody_ever_sees() {
         &["export", "one", "--oci", &layout],
         &["export", "one", "--oci-archive", &archive],
         &["export", "one", "--docker-archive", &docker],
-        &["lock", "--upgrade", "--prefer-catalog"],
+        &["lock", "--upgrade"],
+        &["lock", "--prefer-catalog"],
         &["lock", "--reuse", "--json"],
         &["gc", "--older-than", "0s"],
     ] {
@@ -547,66 +548,77 @@ fn what_authorises_stays_with_its_host() {
     }
 }
 
+/// Ends with one of the codes, and says nothing that it should not, as text and as JSON.
+fn refused(nest: &Nest, lab: &Lab, arguments: &[&str], codes: &[i32]) {
+    for json in [&[][..], &["--json"]] {
+        let ran = nest.run(lab, &[arguments, json].concat());
+        let code = ran.code.unwrap();
+        assert!(codes.contains(&code), "{arguments:?}: {ran:?}");
+    }
+    nest.clean(lab, 4);
+}
+
 #[test]
 fn indexes_mirrors_and_proxies_that_fail_do_not_tell() {
-    let nest = Nest::new();
-    let refused = |lab: Lab, arguments: &[&str], codes: &[i32]| {
-        for json in [&[][..], &["--json"]] {
-            let ran = nest.run(&lab, &[arguments, json].concat());
-            assert!(codes.contains(&ran.code.unwrap()), "{arguments:?}: {ran:?}");
-        }
-        nest.clean(&lab, 4);
-    };
+    let nest = &Nest::new();
     let echoing = Impostor::alone(|request| echo(403, request));
-    let gone = crate::index::closed_port();
-    for host in [echoing.address(), &gone.to_string()] {
-        let url = format!("http://{USER}:{URL}@{host}/simple?key={QUERY}");
-        refused(
-            nest.lab().env("UV_DEFAULT_INDEX", &url),
-            &["lock"],
-            &[3, 4, 6],
-        );
-        let mirror = format!("http://{USER}:{MIRROR}@{host}/debian?key={QUERY}");
-        let lab = nest.lab().env("IMAGEWRIGHT_DEBIAN_MIRROR", &mirror);
-        lab.write("imagewright.kdl", "image \"one\" base=\"minimal\"\n");
-        refused(lab, &["lock"], &[3, 4, 6, 7]);
-        let proxy = format!("http://porter:{PROXY}@{host}");
-        for registry in ["registry.example.com", nest.docker.address()] {
-            let lab = nest
-                .lab()
-                .env("HTTP_PROXY", &proxy)
-                .env("HTTPS_PROXY", &proxy);
-            let config =
-                json!({"auths": {registry: {"auth": STANDARD.encode(format!("{USER}:{DOCKER}"))}}});
-            fs::write(lab.path("home/.docker/config.json"), config.to_string()).unwrap();
-            refused(
-                lab,
-                &["find", "--registry", &format!("{registry}/a/ml")],
-                &[4, 6],
-            );
+    let gone = crate::index::closed_port().to_string();
+    std::thread::scope(|scope| {
+        for host in [echoing.address(), &gone] {
+            scope.spawn(move || {
+                let url = format!("http://{USER}:{URL}@{host}/simple?key={QUERY}");
+                let lab = nest.lab().env("UV_DEFAULT_INDEX", &url);
+                refused(nest, &lab, &["lock"], &[3, 4, 6]);
+            });
+            scope.spawn(move || {
+                let mirror = format!("http://{USER}:{MIRROR}@{host}/debian?key={QUERY}");
+                let lab = nest.lab().env("IMAGEWRIGHT_DEBIAN_MIRROR", &mirror);
+                lab.write("imagewright.kdl", "image \"one\" base=\"minimal\"\n");
+                refused(nest, &lab, &["lock"], &[4, 6]);
+            });
+            for registry in ["registry.example.com", nest.docker.address()] {
+                scope.spawn(move || {
+                    let proxy = format!("http://porter:{PROXY}@{host}");
+                    let lab = nest.lab().env("HTTP_PROXY", &proxy);
+                    let lab = lab.env("HTTPS_PROXY", &proxy);
+                    log_in(&lab, registry);
+                    let place = format!("{registry}/a/ml");
+                    refused(nest, &lab, &["find", "--registry", &place], &[4, 6]);
+                });
+            }
         }
-    }
-    // A host that is no TLS server behind a proxy.
-    let plain = echoing.address().to_owned();
+        scope.spawn(|| a_proxy_to_what_is_no_tls_server(nest));
+        scope.spawn(|| an_index_that_leads_elsewhere(nest));
+    });
+}
+
+/// Puts a login for the registry into the home.
+fn log_in(lab: &Lab, registry: &str) {
+    let auth = STANDARD.encode(format!("{USER}:{DOCKER}"));
+    let config = json!({"auths": {registry: {"auth": auth}}});
+    fs::write(lab.path("home/.docker/config.json"), config.to_string()).unwrap();
+}
+
+fn a_proxy_to_what_is_no_tls_server(nest: &Nest) {
+    let plain = nest.server.address().to_owned();
     let proxy = Impostor::alone(move |_| Answer::Tunnel(plain.clone()));
     let url = format!("http://porter:{PROXY}@{}", proxy.address());
     let lab = nest.lab().env("HTTPS_PROXY", &url);
-    refused(
-        lab,
-        &["find", "--registry", "registry.example.com/a/ml"],
-        &[4],
-    );
-    let asked = proxy.seen();
+    log_in(&lab, "registry.example.com");
+    let place = "registry.example.com/a/ml";
+    refused(nest, &lab, &["find", "--registry", place], &[4]);
     let porter = basic("porter", PROXY);
-    assert!(asked.iter().all(|request| request.method == "CONNECT"
-        && request.header("proxy-authorization") == Some(&porter)));
-    assert!(
-        asked
-            .iter()
-            .all(|request| request.header("authorization").is_none())
-    );
+    let seen = proxy.seen();
+    assert!(!seen.is_empty());
+    for request in seen {
+        assert_eq!(request.method, "CONNECT");
+        assert_eq!(request.header("proxy-authorization"), Some(&*porter));
+        assert_eq!(request.header("authorization"), None);
+    }
+}
 
-    // An index that leads elsewhere tells nobody what its own address holds.
+/// It tells nobody what its own address holds.
+fn an_index_that_leads_elsewhere(nest: &Nest) {
     let stranger = Impostor::alone(|_| Answer::new(404, "", ""));
     let location = format!("location: http://{}/simple/alpha/\r\n", stranger.address());
     let leading = Impostor::alone(move |_| Answer::new(302, &location, ""));
@@ -614,18 +626,15 @@ fn indexes_mirrors_and_proxies_that_fail_do_not_tell() {
         "http://{USER}:{URL}@{}/simple?key={QUERY}",
         leading.address()
     );
-    refused(
-        nest.lab().env("UV_DEFAULT_INDEX", &url),
-        &["lock"],
-        &[3, 4, 8],
-    );
+    let lab = nest.lab().env("UV_DEFAULT_INDEX", &url);
+    refused(nest, &lab, &["lock"], &[3, 4, 8]);
     assert!(!stranger.seen().is_empty());
     for request in stranger.seen() {
         for name in ["authorization", "referer"] {
             assert_eq!(request.header(name), None, "{request:?}");
         }
-        nest.seeker
-            .assert_none("a request to another host", request.target.as_bytes());
+        let place = "a request to another host";
+        nest.seeker.assert_none(place, request.target.as_bytes());
     }
 }
 
