@@ -5,11 +5,9 @@ use std::process::{Command, Stdio};
 
 use futures_util::future::{BoxFuture, FutureExt};
 
-use super::accounts;
 use super::artifacts::Artifacts;
 use super::content::Content;
-use crate::catalog::Accounts;
-use crate::catalog::publish::{Edition, Extras, Facts, Materialise, describe};
+use crate::catalog::publish::{Edition, Facts, Materialise, describe};
 use crate::cli::failure::{Failure, Plain};
 use crate::diagnostic::Kind;
 use crate::digest::Digest;
@@ -17,7 +15,7 @@ use crate::identity::RequestDocument;
 use crate::image::{Image, sbom};
 use crate::layer::recipe::Recipe;
 use crate::layer::{Layer, LayerContent};
-use crate::lock::{Lock, LockedBase, LockedImage};
+use crate::lock::{Lock, LockedImage};
 use crate::manifest::tags::{self, DIRTY, GIT_DIGITS};
 use crate::manifest::{ImageRequest, Platform};
 use crate::oci::{Descriptor, ReadError};
@@ -71,7 +69,8 @@ impl Sources<'_> {
             set,
             git,
         })?;
-        let licences = sbom::licences(self.artifacts.store, self.lock, locked);
+        let told = self.told(image, locked)?;
+        let licences = sbom::licences(self.artifacts.store, self.lock, locked, &told);
         let fragment = self.lock.only(name, platform).unwrap_or_default();
         Ok(Edition {
             image,
@@ -80,46 +79,6 @@ impl Sources<'_> {
             sbom: sbom::document(image, self.lock, locked, &licences),
             extras: self.extras(image, locked)?,
         })
-    }
-
-    /// What is known of the image's layers beside their descriptors.
-    pub fn extras(&self, image: &Image, locked: &LockedImage) -> Result<Vec<Extras>, Failure> {
-        let base: Option<Reference> = match &locked.base {
-            LockedBase::From { reference, .. } => reference.parse().ok(),
-            LockedBase::Debian { .. } => None,
-        };
-        let layers = image.layers.iter().enumerate();
-        let extras = layers.map(|(index, layer)| {
-            let base = base.iter().filter(|_| index < image.base_layers);
-            let holders = self.holders.iter();
-            let holders = holders.filter(|_| layer.content == LayerContent::Registry);
-            Ok(Extras {
-                accounts: self.accounts(image, locked, index)?,
-                elsewhere: base.chain(holders).cloned().collect(),
-                ..Extras::default()
-            })
-        });
-        extras.collect()
-    }
-
-    /// The accounts that an OS layer leaves, as far as everything up to it is in the store.
-    fn accounts(
-        &self,
-        image: &Image,
-        locked: &LockedImage,
-        index: usize,
-    ) -> Result<Option<Accounts>, Failure> {
-        let debian = matches!(locked.base, LockedBase::Debian { .. });
-        let own = !locked.debs.is_empty();
-        let end = image.base_layers + usize::from(debian) + usize::from(own);
-        let below = &image.layers[..=index];
-        let store = self.artifacts.store;
-        let here = |layer: &Layer| store.blob(&layer.digest).is_some();
-        if !(image.base_layers..end).contains(&index) || !below.iter().all(here) {
-            return Ok(None);
-        }
-        let blobs: Vec<Digest> = below.iter().map(|layer| layer.digest).collect();
-        accounts::read(store, &store.state()?, &blobs).map(Some)
     }
 }
 
