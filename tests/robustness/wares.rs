@@ -173,15 +173,36 @@ pub fn wheel(
     files: usize,
     each: usize,
 ) -> (String, Vec<u8>) {
-    let info = format!("{name}-{version}.dist-info");
+    let mut noise = Random(
+        sha256(name.as_bytes())
+            .bytes()
+            .fold(1, |sum, byte| sum * 31 % 1_000_003 + u64::from(byte)),
+    );
+    let files = (0..files).map(|number| {
+        let bytes = (0..each)
+            .map(|_| b'a' + (noise.next() % 26) as u8)
+            .collect();
+        (format!("{name}/part_{number}.py"), bytes)
+    });
     let requires: String = requires
         .iter()
         .map(|requirement| format!("Requires-Dist: {requirement}\n"))
         .collect();
+    wheel_of(name, version, &requires, files.collect())
+}
+
+/// A wheel with these files and these lines of metadata: `(file name, bytes)`.
+pub fn wheel_of(
+    name: &str,
+    version: &str,
+    metadata: &str,
+    files: Vec<(String, Vec<u8>)>,
+) -> (String, Vec<u8>) {
+    let info = format!("{name}-{version}.dist-info");
     let mut content = vec![
         (
             format!("{info}/METADATA"),
-            format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{requires}")
+            format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{metadata}")
                 .into_bytes(),
         ),
         (
@@ -190,17 +211,7 @@ pub fn wheel(
                 .to_vec(),
         ),
     ];
-    let mut noise = Random(
-        sha256(name.as_bytes())
-            .bytes()
-            .fold(1, |sum, byte| sum * 31 % 1_000_003 + u64::from(byte)),
-    );
-    for number in 0..files {
-        let bytes = (0..each)
-            .map(|_| b'a' + (noise.next() % 26) as u8)
-            .collect();
-        content.push((format!("{name}/part_{number}.py"), bytes));
-    }
+    content.extend(files);
     let record: String = content
         .iter()
         .map(|(path, bytes)| {
