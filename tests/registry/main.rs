@@ -7,6 +7,7 @@
 #[path = "../images/support.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod bases;
+mod canaries;
 mod crowd;
 mod disk;
 mod documents;
@@ -16,6 +17,7 @@ mod engines;
 mod faults;
 mod find;
 mod fixtures;
+mod forged;
 mod gales;
 mod hostile;
 mod impostor;
@@ -26,12 +28,16 @@ mod killed;
 mod lab;
 mod lies;
 mod login;
+#[path = "../debian/mirror.rs"]
+#[allow(dead_code, reason = "shared with other test binaries")]
+mod mirror;
 mod names;
 mod os_layers;
 mod outage;
 mod pages;
 mod partial;
 mod platforms;
+mod prefer;
 #[path = "../robustness/lab.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod project;
@@ -46,6 +52,7 @@ mod sample;
 mod satisfies;
 mod sbom;
 mod schemas;
+mod seek;
 mod setbacks;
 mod show;
 mod sign;

@@ -136,7 +136,8 @@ fn an_os_layer_comes_from_the_registry_if_somebody_vouches_for_it() {
     });
     refused("another diff ID", &["tree"]);
     lies::put_layer(&catalog, &tag, &honest, |layer| {
-        layer["layer"]["unpacked"] = json!(1u64 << 40);
+        layer["layer"]["size"] = json!(1u64 << 30);
+        layer["layer"]["unpacked"] = json!(1u64 << 35);
     });
     refused("a bomb", &["larger than its packages can be"]);
     lies::put_layer(&catalog, &tag, &honest, |_| {});

@@ -279,6 +279,7 @@ fn nobody_is_believed_without_trust_and_nothing_that_is_wrong() {
         record.layer.digest = other.layer.digest;
         record.layer.diff_id = other.layer.diff_id;
         record.layer.size = other.layer.size;
+        record.layer.unpacked = other.layer.unpacked;
     });
     let lab = lab::colleague(&scene.first, scene.server.address())
         .env("PIP_INDEX_URL", &scene.index.index());
