@@ -67,6 +67,9 @@ pub enum HttpError {
     Setup(String),
 }
 
+/// Why there is no answer where HTTPS was expected and plain HTTP, or something else, is spoken.
+const NO_TLS: &str = "the server does not speak TLS";
+
 impl HttpError {
     /// The HTTP status, if there was an answer.
     pub fn status(&self) -> Option<StatusCode> {
@@ -90,10 +93,15 @@ impl HttpError {
         }
     }
 
+    /// Whether something answered, but not with TLS.
+    pub fn is_without_tls(&self) -> bool {
+        matches!(self, Self::Unreachable { reason, .. } if reason == NO_TLS)
+    }
+
     /// Whether another attempt may end otherwise.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unreachable { .. } => true,
+            Self::Unreachable { .. } => !self.is_without_tls(),
             Self::Status { status, .. } => {
                 status.is_server_error()
                     || *status == StatusCode::TOO_MANY_REQUESTS
@@ -286,7 +294,11 @@ fn innermost(error: reqwest::Error) -> String {
         reason = cause.to_string();
         source = cause.source();
     }
-    reason
+    // What rustls says of an answer that is none of TLS.
+    match reason.contains("InvalidContentType") {
+        true => NO_TLS.into(),
+        false => reason,
+    }
 }
 
 fn setup(error: reqwest::Error) -> HttpError {

@@ -78,7 +78,7 @@ fn main() -> ExitCode {
     (options.reps, options.slow_reps) = (options.reps.max(1), options.slow_reps.max(1));
     process::watch();
     let processors = thread::available_parallelism().map_or(1, usize::from);
-    let mut report = Report::new(processors);
+    let mut report = Report::new(processors, !options.only.is_empty());
     let done = compare(&options, processors, &mut report);
     judge(&mut report);
     println!("{}", report.table());
@@ -104,7 +104,10 @@ fn main() -> ExitCode {
 fn compare(options: &Options, processors: usize, report: &mut Report) -> Outcome<()> {
     let wants = |part| options.only.is_empty() || options.only.contains(&part);
     let place = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("bench-cache");
-    fs::create_dir_all(&place).map_err(|error| format!("{}: {error}", place.display()))?;
+    // Without symbolic links: the table of mounts has none.
+    let place = fs::create_dir_all(&place)
+        .and_then(|()| place.canonicalize())
+        .map_err(|error| format!("{}: {error}", place.display()))?;
     let run = RunFolder::make(&place)?;
     let cache = Cache(place);
 

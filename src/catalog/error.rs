@@ -143,7 +143,7 @@ impl Explain for CatalogError {
             ),
             Self::NotPushed { .. } => Some("run `imagewright push` first".into()),
             Self::Layer { .. } => Some(
-                "something removed it from the store: build the image again, or point IMAGEWRIGHT_STORE to the store that has it".into(),
+                "something damages the store: point IMAGEWRIGHT_STORE to another folder, and build the image there".into(),
             ),
             Self::Malformed { .. } | Self::WrongDigest { .. } => Some(
                 "somebody who can write to this registry put it there: do not trust it before you know who".into(),

@@ -97,6 +97,22 @@ impl Place {
         }
     }
 
+    /// All names of an image with these declared tags, each once, its own one first.
+    pub fn names(&self, name: &str, tags: &[String]) -> Vec<Reference> {
+        let tags = tags.iter().map(|tag| Some(tag.as_str()));
+        let mut names = Vec::new();
+        for tag in std::iter::once(None).chain(tags) {
+            let name = Reference {
+                tag: Some(self.tag(name, tag)),
+                ..self.image(name)
+            };
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
+    }
+
     /// The repository of what machines look up.
     pub fn cache(&self) -> Reference {
         match self.layout {

@@ -7,7 +7,7 @@ use super::{Catalog, CatalogError};
 use crate::digest::Digest;
 use crate::oci::Descriptor;
 use crate::progress::Progress;
-use crate::registry::{Reference, RegistryError};
+use crate::registry::RegistryError;
 use crate::store::Store;
 
 /// The largest file that is fetched when its length is not known, in bytes.
@@ -39,19 +39,5 @@ impl Catalog {
         self.registry.blob(&cache, &blob, store, progress).await?;
         store.adopt_blob(sha256)?;
         Ok(true)
-    }
-
-    /// Whether the registry keeps the sources of the image with this key.
-    ///
-    /// # Errors
-    /// When that cannot be known.
-    pub async fn has_sources(&self, image: &Digest) -> Result<bool, CatalogError> {
-        let found = self.registry.head_manifest(&self.sources(image)).await?;
-        Ok(found.is_some())
-    }
-
-    /// The tag that names the sources of an image.
-    pub(super) fn sources(&self, image: &Digest) -> Reference {
-        self.tagged(&format!("sources-{}", image.hex()))
     }
 }

@@ -1,8 +1,8 @@
 //! What every command shares: where the project and the store are, the network client, progress, interruption.
 
-use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::OnceLock;
 
 use super::ambient;
 use super::bars::Bars;
@@ -69,7 +69,7 @@ pub struct Context {
     /// The lock.
     pub lock_path: PathBuf,
     /// The machine's configuration; complete once the manifest has said which indexes there are.
-    ambient: OnceCell<Ambient>,
+    ambient: OnceLock<Ambient>,
     /// Bars and warnings.
     pub progress: Arc<Bars>,
     /// Set by SIGINT and SIGTERM.
@@ -97,7 +97,7 @@ impl Context {
             lock_path: manifest_path.with_file_name(LOCK),
             folder,
             manifest_path,
-            ambient: OnceCell::new(),
+            ambient: OnceLock::new(),
             progress: Arc::new(Bars::new(global.quiet || global.json)),
             cancel,
             runtime,

@@ -17,7 +17,6 @@ use crate::image::Image;
 use crate::manifest::tags::expand;
 use crate::manifest::{Manifest, Platform};
 use crate::oci::{Descriptor, DescriptorPlatform};
-use crate::registry::Reference;
 
 /// The media type of an image manifest.
 const IMAGE_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -95,7 +94,8 @@ pub fn of(
         let tags = tags(context, manifest, &named.name);
         let references: Vec<String> = places
             .iter()
-            .flat_map(|place| references(place, &named.name, &tags))
+            .flat_map(|place| place.names(&named.name, &tags))
+            .map(|reference| reference.to_string())
             .collect();
         let image = &named.built.image;
         ImageMetadata {
@@ -153,20 +153,6 @@ fn tags(context: &Context, manifest: &Manifest, name: &str) -> Vec<String> {
     let tags = request.tags.iter();
     tags.filter_map(|tag| expand(tag, version, commit.as_deref()).ok())
         .collect()
-}
-
-/// The name's own tag at `place`, then the others.
-fn references(place: &Place, name: &str, tags: &[String]) -> Vec<String> {
-    let tags = tags.iter().map(|tag| Some(tag.as_str()));
-    let all = std::iter::once(None).chain(tags);
-    all.map(|tag| {
-        let reference = Reference {
-            tag: Some(place.tag(name, tag)),
-            ..place.image(name)
-        };
-        reference.to_string()
-    })
-    .collect()
 }
 
 /// Writes the document, all or nothing.

@@ -17,6 +17,7 @@ mod gc;
 mod init;
 mod interrupt;
 mod jobs;
+mod key_file;
 mod load;
 mod lock;
 mod metadata;

@@ -1,7 +1,5 @@
 //! `sign`: key files, and signatures on what a registry has.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,12 +7,13 @@ use serde::Serialize;
 
 use super::context::Context;
 use super::failure::Failure;
+use super::key_file;
 use super::output;
 use super::pipeline::artifacts::Artifacts;
 use super::pipeline::building::{Builder, Order, Work};
 use super::pipeline::content;
+use super::pipeline::places::Target;
 use super::pipeline::publishing::Sources;
-use super::push::{self, Target};
 use crate::catalog::publish::{Evidence, Publisher, Signed, ToSign, Uploads};
 use crate::catalog::{Catalog, SecretKey, Trust, Wanted};
 use crate::diagnostic::Kind;
@@ -27,8 +26,8 @@ use crate::manifest::{ImageRequest, Platform};
 /// Flags of `sign`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Images whose records in the registry are signed
-    #[arg(required_unless_present = "new", conflicts_with = "new")]
+    /// Images whose records in the registry are signed; default: all
+    #[arg(conflicts_with = "new")]
     images: Vec<String>,
     /// Write a new secret key into this file, and print its public key
     #[arg(long, value_name = "KEYFILE")]
@@ -97,28 +96,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
 
 fn new_key(path: &Path) -> Result<SignDocument, Failure> {
     let key = SecretKey::generate()?;
-    let write = || {
-        let mut options = std::fs::OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)?;
-        file.write_all(key.to_text().as_bytes())?;
-        file.sync_all()
-    };
-    write().map_err(|error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::AlreadyExists => Failure::plain(
-            Kind::Usage,
-            format!("{} exists", path.display()),
-            "a key that is overwritten is lost: name another file",
-        ),
-        _ => Failure::plain(
-            Kind::Unavailable,
-            format!("cannot write {}: {error}", path.display()),
-            "name a file in a folder that is there and can be written",
-        ),
-    })?;
+    key_file::write(path, &key)?;
     Ok(SignDocument {
         key: key.public().to_string(),
         written: Some(path.display().to_string()),
@@ -135,24 +113,23 @@ fn sign(context: &Context, arguments: &Arguments) -> Result<SignDocument, Failur
             "give --key KEYFILE, or set IMAGEWRIGHT_SIGNING_KEY; `imagewright sign --new KEYFILE` makes one",
         ));
     };
-    let signer = push::read_key(path)?;
+    let signer = key_file::read(path)?;
     let requests = context.select(&manifest, &arguments.images)?;
     let http = context.http()?;
-    let catalogs = push::catalogs(context, &http, &manifest, &arguments.target)?;
+    let catalogs = arguments.target.catalogs(context, &http, &manifest)?;
     let store = context.store()?;
     let lock = context.lock()?.unwrap_or_default();
-    let sources = Sources {
-        progress: &*context.progress,
-        store: &store,
-        lock: &lock,
-        lookup: None,
-        holders: &[],
-    };
     let artifacts = Artifacts {
         context,
         store: &store,
         http: &http,
         registry: None,
+    };
+    let sources = Sources {
+        artifacts,
+        requests: &manifest.images,
+        lock: &lock,
+        holders: &[],
     };
     let job = Job {
         context,

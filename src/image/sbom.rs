@@ -12,8 +12,8 @@ use serde::Serialize;
 use super::{Image, Packages, Placed};
 use crate::digest::Digest;
 use crate::identity;
-use crate::layer::Layer;
 use crate::layer::wheel::Wheel;
+use crate::layer::{Layer, Told};
 use crate::lock::{Lock, LockedBase, LockedDeb, LockedImage, LockedWheel, WheelOrigin};
 use crate::store::Store;
 
@@ -110,16 +110,23 @@ struct ExtractedLicence {
     extracted_text: &'static str,
 }
 
-/// The licences that the wheels of an image declare, as far as the store has the wheels: SHA-256 of the wheel → SPDX
-/// expression.
-pub fn licences(store: &Store, lock: &Lock, locked: &LockedImage) -> BTreeMap<Digest, String> {
+/// The licences that the wheels of an image declare, as far as the store has the wheels or they are told: SHA-256 of the
+/// wheel → SPDX expression.
+pub fn licences(
+    store: &Store,
+    lock: &Lock,
+    locked: &LockedImage,
+    told: &Told,
+) -> BTreeMap<Digest, String> {
     let wheels = locked
         .wheels
         .iter()
         .filter_map(|file| lock.wheels.get_key_value(file));
     let licence = |(file, wheel): (&String, &LockedWheel)| {
-        let wheel_file = Wheel::open(&store.artifact(&wheel.sha256)?, file).ok()?;
-        let expression = wheel_file.licence().ok()??;
+        let expression = match store.artifact(&wheel.sha256) {
+            Some(path) => Wheel::open(&path, file).ok()?.licence().ok()??,
+            None => told.get(&wheel.sha256)?.licence.clone()?,
+        };
         is_expression(&expression).then_some((wheel.sha256, expression))
     };
     wheels.filter_map(licence).collect()

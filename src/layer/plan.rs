@@ -16,6 +16,7 @@ use super::error::LayerError;
 use super::wheel::Wheel;
 use crate::digest::Digest;
 use crate::identity::{self, LayerDocument, PythonDocument, WheelDocument};
+use crate::lock::LockedWheel;
 use crate::store::Store;
 
 /// Wheel files of this size (1 MB) and more have a layer of their own, in bytes.
@@ -36,6 +37,18 @@ pub struct PinnedWheel {
     pub file_name: String,
     /// Of the file.
     pub sha256: Digest,
+}
+
+impl PinnedWheel {
+    /// The wheel that the lock has under this file name.
+    pub fn of(file: &str, wheel: &LockedWheel) -> Self {
+        Self {
+            name: wheel.name.clone(),
+            version: wheel.version.clone(),
+            file_name: file.to_owned(),
+            sha256: wheel.sha256,
+        }
+    }
 }
 
 /// A layer that wheels become.

@@ -26,6 +26,7 @@ mod scalars;
 mod schema;
 mod secrets;
 mod syntax;
+mod tag_conflicts;
 pub mod tags;
 mod template;
 mod units;
@@ -122,7 +123,7 @@ fn assemble(
     }
     let (registry, pushes) = destinations::read(nodes, report);
     let everywhere: Vec<_> = registry.iter().chain(&pushes).collect();
-    tags::conflicts(&images, &everywhere, report);
+    tag_conflicts::conflicts(&images, &everywhere, report);
     Manifest {
         source: Arc::clone(source),
         registry,

@@ -1,4 +1,4 @@
-//! Tags of images: templates with `{version}` and `{git}`, and which tags a manifest's images write.
+//! Tags of images: templates with `{version}` and `{git}`.
 //!
 //! A tag is what the OCI distribution specification has it: `[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}`.
 
@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::chain::Part;
 use super::merge::{innermost, is_true};
 use super::mistake::Mistake;
-use super::model::{Destination, ImageRequest, Layout, Spanned};
+use super::model::ImageRequest;
 use super::node::{Node, Value};
 use super::report::Report;
 use super::template::{Piece, pieces};
@@ -26,9 +26,6 @@ const LONGEST: usize = 128;
 
 /// What the tags of a registry's cache begin with; 64 hex digits follow.
 pub const KEY_TAGS: [&str; 5] = ["image", "set", "layer", "record", "sources"];
-
-/// What the fallback tag of referrers begins with (OCI distribution specification, "Referrers Tag Schema").
-const REFERRERS_TAG: &str = "sha256";
 
 /// Why a tag cannot be made from its template.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -226,7 +223,8 @@ fn meaning(template: &str, request: &ImageRequest) -> Result<String, Mistake> {
     Ok(tag)
 }
 
-fn symbolic(template: &str, request: &ImageRequest) -> Option<String> {
+/// A template with everything replaced but `{git}`; `None` if it needs a version that there is none of.
+pub(super) fn symbolic(template: &str, request: &ImageRequest) -> Option<String> {
     let version = request.version.as_ref().map(|version| version.as_str());
     fill(template, version, Some("{git}")).ok()
 }
@@ -236,116 +234,6 @@ fn twice(value: &Value, first: Span, tag: &str) -> Problem {
     Problem::new(&value.source, value.span, message, "again here")
         .also(first, "first here")
         .help("remove one of the two")
-}
-
-/// Who writes a tag, and where that stands.
-struct Writer<'m> {
-    image: &'m ImageRequest,
-    place: &'m Spanned<String>,
-    tag: String,
-}
-
-/// Every tag that the images write into a repository that they share.
-fn writers(images: &[ImageRequest]) -> impl Iterator<Item = Writer<'_>> {
-    images.iter().flat_map(|image| {
-        let own = std::iter::once((&image.name, image.name.value.clone()));
-        let tags = image.tags.iter().filter_map(|tag| {
-            let text = symbolic(&tag.value, image)?;
-            Some((tag, format!("{}-{text}", image.name.value)))
-        });
-        let writer = |(place, tag)| Writer { image, place, tag };
-        own.chain(tags).map(writer)
-    })
-}
-
-/// Reports images that would write one tag, and tags and names that belong to imagewright itself.
-pub(super) fn conflicts(
-    images: &[ImageRequest],
-    destinations: &[&Spanned<Destination>],
-    report: &mut Report,
-) {
-    let with = |layout: Layout| {
-        let mut all = destinations.iter();
-        all.find(|destination| destination.layout == layout)
-    };
-    let shared =
-        destinations.is_empty() || with(Layout::Split).is_some() || with(Layout::Single).is_some();
-    if shared {
-        one_tag_each(images, report);
-    }
-    for writer in writers(images) {
-        if let Some(single) = with(Layout::Single)
-            && KEY_TAGS.iter().any(|kind| is_key_tag(&writer.tag, kind))
-        {
-            let label = "images and what machines look up share a repository here";
-            report.push(reserved(&writer, &writer.tag).also(single.span, label));
-        }
-        let own = format!("{}-", writer.image.name.value);
-        let alone = writer.tag.strip_prefix(&own).unwrap_or_default();
-        let alone = with(Layout::PerImage).map(|_| alone);
-        let mut written = shared
-            .then_some(writer.tag.as_str())
-            .into_iter()
-            .chain(alone);
-        if let Some(tag) = written.find(|tag| is_key_tag(tag, REFERRERS_TAG)) {
-            report.push(reserved(&writer, tag));
-        }
-    }
-    let cache = images.iter().find(|image| image.name.value == "cache");
-    if let (Some(image), Some(destination)) = (cache, with(Layout::PerImage)) {
-        let problem = Problem::new(
-            &image.name.source,
-            image.name.span,
-            "an image cannot be called `cache` where each image has a repository",
-            "this repository holds what machines look up",
-        )
-        .also(destination.span, "each image has a repository here");
-        report.push(problem.help("rename the image, or choose another layout"));
-    }
-}
-
-fn one_tag_each(images: &[ImageRequest], report: &mut Report) {
-    let mut seen: BTreeMap<String, Writer<'_>> = BTreeMap::new();
-    for writer in writers(images) {
-        let Some(first) = seen.get(&writer.tag) else {
-            seen.insert(writer.tag.clone(), writer);
-            continue;
-        };
-        let (one, other) = (&first.image.name.value, &writer.image.name.value);
-        let message = format!(
-            "the images `{one}` and `{other}` would both be pushed as `{}`",
-            shorten(&writer.tag)
-        );
-        let place = writer.place;
-        let problem = Problem::new(
-            &place.source,
-            place.span,
-            message,
-            format!("`{other}` writes the tag here"),
-        )
-        .also(first.place.span, format!("`{one}` writes it here"));
-        report.push(
-            problem.help(
-                "rename one of the two, or give each image a repository: layout=\"per-image\"",
-            ),
-        );
-    }
-}
-
-/// `KIND-` and 64 hex digits, perhaps with a signer behind a point.
-fn is_key_tag(tag: &str, kind: &str) -> bool {
-    let rest = tag
-        .strip_prefix(kind)
-        .and_then(|rest| rest.strip_prefix('-'));
-    let hex = rest.map(|rest| rest.split('.').next().unwrap_or_default());
-    hex.is_some_and(|hex| crate::digest::Digest::from_hex(hex).is_ok())
-}
-
-fn reserved(writer: &Writer<'_>, tag: &str) -> Problem {
-    let (place, tag) = (writer.place, shorten(tag));
-    let message = format!("the tag `{tag}` belongs to what machines look up");
-    Problem::new(&place.source, place.span, message, "named like a key")
-        .help("choose a name or tag without a digest")
 }
 
 #[cfg(test)]

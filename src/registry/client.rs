@@ -10,7 +10,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Body, Method, Request, Response, StatusCode};
 use url::Url;
 
-use super::auth::{Access, Grants, Scopes};
+use super::grants::{Access, Grant, Grants, Scopes};
 use super::reference::is_loopback;
 use super::retry::{Patience, Waits};
 use super::transfers::Counters;
@@ -20,6 +20,8 @@ use crate::http::{Http, HttpError};
 
 /// Most bytes of an error's answer.
 const ANSWER_LIMIT: u64 = 64 << 10;
+/// How often one request is sent again with newer credentials: many requests share tokens, whose end may come between.
+const REFUSALS: u32 = 4;
 
 /// A client for registries; clones share connections, tokens and counts.
 #[derive(Clone)]
@@ -263,8 +265,8 @@ impl Registry {
         ))
     }
 
-    /// Sends a request, and once again if the registry asks for credentials or newer ones. `body` makes the body anew
-    /// each time.
+    /// Sends a request, and again if the registry asks for credentials or newer ones. `body` makes the body anew each
+    /// time.
     pub(super) async fn attempt(
         &self,
         ask: &Ask<'_>,
@@ -273,7 +275,7 @@ impl Registry {
     ) -> Result<Response, RegistryError> {
         let own = self.is_own(ask.reference, &ask.url);
         let mut grant = self.grants.find(ask.reference, &ask.scopes).filter(|_| own);
-        let mut refused = false;
+        let mut refusals = 0;
         loop {
             let mut request = ask.request(body()?);
             if let Some(grant) = &grant {
@@ -282,10 +284,16 @@ impl Registry {
             self.transfers.request();
             let response = self.http.once(request, patience).await?;
             let here = own && self.is_own(ask.reference, response.url());
-            if response.status() != StatusCode::UNAUTHORIZED || refused || !here {
+            if response.status() != StatusCode::UNAUTHORIZED {
+                grant.iter().for_each(Grant::works);
                 return Ok(response);
             }
-            refused = true;
+            // One that has let others through has come to its end; one that never has is refused.
+            let ended = grant.as_ref().is_some_and(Grant::has_worked) && refusals < REFUSALS;
+            if !here || (refusals > 0 && !ended) {
+                return Ok(response);
+            }
+            refusals += 1;
             let used = grant.take();
             grant = Some(
                 self.answer(

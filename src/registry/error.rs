@@ -55,6 +55,11 @@ pub enum RegistryError {
     )]
     UploadLost { what: String, message: String },
     #[error(
+        "the registry does not go on with the upload of {what} there{}",
+        said(message)
+    )]
+    OutOfStep { what: String, message: String },
+    #[error(
         "the registry says that what was sent as {what} is something else{}",
         said(message)
     )]
@@ -127,6 +132,9 @@ impl Explain for RegistryError {
     fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Http(error) if error.kind() == Kind::Unauthorised => LOG_IN,
+            Self::Http(error) if error.is_without_tls() => {
+                "check host and port; if the registry has plain HTTP only, declare it: registry \"HOST/PATH\" plain-http=#true"
+            }
             Self::Http(error) => return error.hint(),
             Self::Credentials(error) => return error.hint(),
             Self::Store(error) => return error.hint(),
@@ -148,6 +156,7 @@ impl Explain for RegistryError {
             Self::Truncated { .. }
             | Self::Stalled { .. }
             | Self::UploadLost { .. }
+            | Self::OutOfStep { .. }
             | Self::Contended { .. } => "try again",
             Self::Status { .. }
             | Self::InvalidManifest { .. }
@@ -191,18 +200,27 @@ impl RegistryError {
             .errors;
         let (what, message) = (what.to_owned(), words(&errors, secrets));
         let after = retry_after(headers);
+        // Next to other codes too: they are of the search for the parts.
+        if errors
+            .iter()
+            .any(|error| error.code == "MANIFEST_BLOB_UNKNOWN")
+        {
+            return Self::MissingParts { what, message };
+        }
+        if status == StatusCode::RANGE_NOT_SATISFIABLE {
+            return Self::OutOfStep { what, message };
+        }
         let code = errors.first().map_or("", |error| error.code.as_str());
         match code {
             "MANIFEST_UNKNOWN" | "NAME_UNKNOWN" => return Self::NotFound { what, message },
             "BLOB_UNKNOWN" if status == StatusCode::NOT_FOUND => {
                 return Self::NotFound { what, message };
             }
-            "MANIFEST_BLOB_UNKNOWN" | "BLOB_UNKNOWN" => {
-                return Self::MissingParts { what, message };
-            }
-            "BLOB_UPLOAD_UNKNOWN" | "BLOB_UPLOAD_INVALID" | "RANGE_INVALID" => {
+            "BLOB_UNKNOWN" => return Self::MissingParts { what, message },
+            "BLOB_UPLOAD_UNKNOWN" | "BLOB_UPLOAD_INVALID" => {
                 return Self::UploadLost { what, message };
             }
+            "RANGE_INVALID" => return Self::OutOfStep { what, message },
             "DIGEST_INVALID" | "SIZE_INVALID" => return Self::WrongContent { what, message },
             "MANIFEST_INVALID" | "MANIFEST_UNVERIFIED" | "TAG_INVALID" => {
                 return Self::InvalidManifest { what, message };
@@ -225,7 +243,6 @@ impl RegistryError {
             StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
                 Self::Unsupported { what, message }
             }
-            StatusCode::RANGE_NOT_SATISFIABLE => Self::UploadLost { what, message },
             StatusCode::TOO_MANY_REQUESTS => Self::TooManyRequests {
                 what,
                 message,
@@ -270,6 +287,7 @@ impl RegistryError {
             | Self::Unsupported { .. }
             | Self::Name { .. }
             | Self::WrongContent { .. }
+            | Self::OutOfStep { .. }
             | Self::UploadLost { .. } => true,
             _ => false,
         }
@@ -320,6 +338,8 @@ mod tests {
             (404, "BLOB_UNKNOWN", Kind::NotFound),
             (404, "MANIFEST_BLOB_UNKNOWN", Kind::Unavailable),
             (404, "BLOB_UPLOAD_UNKNOWN", Kind::Unavailable),
+            (416, "SIZE_INVALID", Kind::Unavailable),
+            (400, "RANGE_INVALID", Kind::Unavailable),
             (400, "DIGEST_INVALID", Kind::Refused),
             (400, "SIZE_INVALID", Kind::Refused),
             (400, "MANIFEST_INVALID", Kind::Refused),
@@ -337,6 +357,19 @@ mod tests {
             assert_eq!(error.kind(), kind, "{code}: {error:?}");
             assert!(error.to_string().contains("r/a"), "{error}");
         }
+    }
+
+    #[test]
+    fn missing_parts_are_told_whatever_else_went_wrong() {
+        let codes = [
+            r#"{"code":"DIGEST_INVALID"}"#,
+            r#"{"code":"MANIFEST_BLOB_UNKNOWN"}"#,
+        ];
+        let error = answer(400, &format!(r#"{{"errors":[{}]}}"#, codes.join(",")));
+        assert!(
+            matches!(error, RegistryError::MissingParts { .. }),
+            "{error:?}"
+        );
     }
 
     #[test]

@@ -3,8 +3,8 @@
 
 use reqwest::{Method, header};
 
-use super::auth::Access;
 use super::client::Answer;
+use super::grants::Access;
 use super::push::BODY_LIMIT;
 use super::{Reference, Registry, RegistryError};
 use crate::digest::Digest;
@@ -17,7 +17,7 @@ const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json";
 
 /// Attempts to get a document across undamaged.
-const RESENT: u32 = 3;
+pub(super) const RESENT: u32 = 3;
 
 impl Registry {
     /// The bytes of the index or manifest that `reference` names. With a digest in it they are verified.
@@ -64,10 +64,7 @@ impl Registry {
                 found(answer)?.map(|answer| Descriptor::of(media_type(&answer), &answer.body))
             );
         };
-        match reference.digest {
-            Some(expected) if expected != digest => Err(wrong(what, expected, digest)),
-            _ => Ok(Some(Descriptor::new(media_type(&head), digest, size))),
-        }
+        Ok(Some(Descriptor::new(media_type(&head), digest, size)))
     }
 
     /// A document that is not what its digest says, or what the answer's own header says, is asked for once more.
@@ -85,10 +82,15 @@ impl Registry {
         let mut waits = self.waits().at_most(RESENT);
         loop {
             let answer = self.call(&ask, DOCUMENT_LIMIT).await?;
-            let expected = reference.digest.or_else(|| told(&answer)).filter(|_| !head);
-            let found = Digest::of(&answer.body);
-            match expected {
-                Some(expected) if found != expected => {
+            let (expected, found) = match head {
+                true => (reference.digest, told(&answer)),
+                false => {
+                    let expected = reference.digest.or_else(|| told(&answer));
+                    (expected, Some(Digest::of(&answer.body)))
+                }
+            };
+            match (expected, found) {
+                (Some(expected), Some(found)) if found != expected => {
                     let what = what.to_owned();
                     waits.pause(wrong(what, expected, found)).await?;
                 }
@@ -127,13 +129,21 @@ impl Registry {
             .body(bytes.to_vec());
         let mut waits = self.waits().at_most(RESENT);
         loop {
-            let answer = self.call(&ask, BODY_LIMIT).await?;
-            match told(&answer) {
-                // What was damaged on its way stands under a tag now: it has to be replaced.
-                Some(found) if found != digest => {
-                    waits.pause(wrong(what.clone(), digest, found)).await?;
-                }
-                _ => return Ok(answer),
+            match self.call(&ask, BODY_LIMIT).await {
+                Ok(answer) => match told(&answer) {
+                    // What was damaged on its way stands under a tag now: it has to be replaced.
+                    Some(found) if found != digest => {
+                        waits.pause(wrong(what.clone(), digest, found)).await?;
+                    }
+                    _ => return Ok(answer),
+                },
+                // Damaged on its way; or parts that another push is just putting are not seen for a moment.
+                Err(
+                    error @ (RegistryError::InvalidManifest { .. }
+                    | RegistryError::WrongContent { .. }
+                    | RegistryError::MissingParts { .. }),
+                ) => waits.pause(error).await?,
+                Err(error) => return Err(error),
             }
         }
     }
@@ -194,7 +204,7 @@ fn told(answer: &Answer) -> Option<Digest> {
     answer.header("docker-content-digest")?.parse().ok()
 }
 
-fn wrong(what: String, expected: Digest, found: Digest) -> RegistryError {
+pub(super) fn wrong(what: String, expected: Digest, found: Digest) -> RegistryError {
     RegistryError::WrongDigest {
         what,
         expected,

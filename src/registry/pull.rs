@@ -6,14 +6,14 @@ use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, FutureExt};
 use reqwest::{Method, Response, StatusCode, header};
 
-use super::auth::Access;
+use super::grants::Access;
 use super::push::blob_of;
 use super::{Reference, Registry, RegistryError};
 use crate::digest::Digest;
 use crate::http::HttpError;
 use crate::oci::{Descriptor, ImageReader, ReadError};
 use crate::progress::{Progress, Stage};
-use crate::store::{Pending, Store};
+use crate::store::{Pending, Store, StoreError};
 
 /// In this time at least [`LEAST`] bytes have to come, or the transfer stands still.
 const WINDOW: Duration = Duration::from_secs(60);
@@ -55,8 +55,7 @@ impl Registry {
         advance: &(dyn Fn(u64) + Sync),
     ) -> Result<(), RegistryError> {
         let what = blob_of(reference, &blob.digest);
-        let path = format!("/blobs/{}", blob.digest);
-        let mut waits = self.waits();
+        let target = store.blob_path(&blob.digest);
         let mut coming = Coming {
             what: &what,
             size: blob.size,
@@ -65,8 +64,33 @@ impl Registry {
             best: 0,
             advance,
         };
+        let mut damaged = false;
         loop {
-            let mut ask = self.ask(reference, &what, Method::GET, &path, Access::Pull)?;
+            self.receive(reference, &blob.digest, store, &mut coming)
+                .await?;
+            let whole = std::mem::replace(&mut coming.pending, store.pending()?);
+            coming.got = 0;
+            match whole.commit_verified(&target, &blob.digest, &what) {
+                // On its way, perhaps, or where it was put together: once more.
+                Err(StoreError::WrongDigest { .. }) if !damaged => damaged = true,
+                Err(error) => return Err(error.into()),
+                Ok(_) => return Ok(()),
+            }
+        }
+    }
+
+    /// All bytes of a blob.
+    async fn receive(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+        store: &Store,
+        coming: &mut Coming<'_>,
+    ) -> Result<(), RegistryError> {
+        let path = format!("/blobs/{digest}");
+        let mut waits = self.waits();
+        loop {
+            let mut ask = self.ask(reference, coming.what, Method::GET, &path, Access::Pull)?;
             if coming.got > 0 {
                 ask = ask.header(header::RANGE, &format!("bytes={}-", coming.got));
             }
@@ -76,19 +100,14 @@ impl Registry {
                 coming.got = 0;
             }
             let before = coming.best;
-            match self.append(response, &mut coming).await {
-                Ok(()) => break,
+            match self.append(response, coming).await {
+                Ok(()) => return Ok(()),
                 Err(error) => waits.after(error).await?,
             }
             if coming.best - before >= LEAST {
                 waits.progress();
             }
         }
-        let target = store.blob_path(&blob.digest);
-        coming
-            .pending
-            .commit_verified(&target, &blob.digest, &what)?;
-        Ok(())
     }
 
     /// Appends what comes, to the end.

@@ -2,8 +2,8 @@
 
 use reqwest::{Method, StatusCode, header};
 
-use super::auth::Access;
 use super::client::{Answer, Ask};
+use super::grants::Access;
 use super::manifests::found;
 use super::upload::{Session, Upload};
 use super::{BlobContent, Reference, Registry, RegistryError};

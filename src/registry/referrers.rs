@@ -7,8 +7,8 @@ use reqwest::{Method, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::auth::Access;
 use super::client::Answer;
+use super::grants::Access;
 use super::manifests::found;
 use super::pages::Bounds;
 use super::retry::jitter;

@@ -7,9 +7,9 @@ use reqwest::Method;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, SeqAccess, Visitor};
 
-use super::auth::Access;
 use super::client::Answer;
 use super::error::tame;
+use super::grants::Access;
 use super::manifests::found;
 use super::pages::Bounds;
 use super::reference::is_tag;

@@ -6,11 +6,12 @@ use reqwest::{Method, Response, StatusCode, header};
 use tokio::time::MissedTickBehavior;
 use url::Url;
 
-use super::auth::Access;
 use super::body::{self, Meter, Span};
 use super::client::{Answer, Ask};
+use super::grants::Access;
 use super::push::BODY_LIMIT;
 use super::retry::Waits;
+use super::standstill::Watch;
 use super::{BlobContent, Reference, Registry, RegistryError};
 use crate::oci::Descriptor;
 
@@ -20,10 +21,6 @@ const CHUNK: u64 = 4 << 20;
 const SESSIONS: u32 = 12;
 /// How often progress is told.
 const TICK: Duration = Duration::from_millis(100);
-/// How long the connection may take nothing.
-const STANDSTILL: Duration = Duration::from_secs(120);
-/// How long the registry may think about a blob when it has all of it.
-const VERDICT: Duration = Duration::from_secs(600);
 
 /// An upload that the registry has begun.
 #[derive(Clone, Debug)]
@@ -58,6 +55,8 @@ pub(super) struct Upload<'a> {
     mode: Mode,
     /// Some of the content was sent in a request of its own.
     pieced: bool,
+    /// It arrived as something else, and was sent once more.
+    resent: bool,
 }
 
 impl<'a> Upload<'a> {
@@ -79,6 +78,7 @@ impl<'a> Upload<'a> {
             told: 0,
             mode: Mode::Whole,
             pieced: false,
+            resent: false,
         }
     }
 
@@ -278,9 +278,19 @@ impl<'a> Upload<'a> {
         waits: &mut Waits,
     ) -> Result<Option<Session>, RegistryError> {
         let chunks = self.mode == Mode::Chunks;
+        let large = self.blob.size > CHUNK;
         match &error {
             // What was put together from parts may have been put together wrongly.
             RegistryError::WrongContent { .. } if self.pieced => self.mode = Mode::WholeOnly,
+            // It may have been damaged on its way.
+            RegistryError::WrongContent { .. } if !self.resent => self.resent = true,
+            RegistryError::Status { status, .. }
+                if *status == StatusCode::PAYLOAD_TOO_LARGE
+                    && self.mode == Mode::Whole
+                    && large =>
+            {
+                self.mode = Mode::Chunks;
+            }
             RegistryError::Unsupported { .. } | RegistryError::Status { .. }
                 if chunks && !error.is_transient() =>
             {
@@ -288,9 +298,16 @@ impl<'a> Upload<'a> {
             }
             // A session that is gone.
             RegistryError::UploadLost { .. } | RegistryError::NotFound { .. } => {}
+            RegistryError::OutOfStep { .. } => {
+                waits.pause(error).await?;
+                let stood = session.offset;
+                let resumed = self.resume(session).await;
+                // A session that stands where we went on, and does not go on there, is of no use.
+                return Ok(resumed.filter(|session| session.offset != stood));
+            }
             _ if error.is_transient() => {
                 waits.after(error).await?;
-                if self.mode == Mode::Whole && self.blob.size > CHUNK {
+                if self.mode == Mode::Whole && large {
                     self.mode = Mode::Chunks;
                 }
                 return Ok(self.resume(session).await);
@@ -328,41 +345,12 @@ impl<'a> Upload<'a> {
     }
 }
 
-/// How much a `Range: 0-<last>` says is there. `0-0` is what registries write for nothing.
+/// How much a `Range: 0-<last>` says is there. `0-0` and `0--1` are what registries write for nothing.
 fn received(range: &str) -> Option<u64> {
     let range = range.trim().trim_start_matches("bytes=");
-    match range.strip_prefix("0-")?.parse::<u64>().ok()? {
-        0 => Some(0),
-        last => last.checked_add(1),
-    }
-}
-
-/// Notices when a request does not get on.
-struct Watch {
-    size: u64,
-    taken: u64,
-    since: Instant,
-}
-
-impl Watch {
-    fn new(size: u64, now: Instant) -> Self {
-        Self {
-            size,
-            taken: 0,
-            since: now,
-        }
-    }
-
-    fn is_over(&mut self, taken: u64, now: Instant) -> bool {
-        if taken != self.taken {
-            self.taken = taken;
-            self.since = now;
-        }
-        let limit = match taken < self.size {
-            true => STANDSTILL,
-            false => VERDICT,
-        };
-        now.duration_since(self.since) > limit
+    match range.strip_prefix("0-")? {
+        "0" | "-1" => Some(0),
+        last => last.parse::<u64>().ok()?.checked_add(1),
     }
 }
 
@@ -374,6 +362,8 @@ mod tests {
     fn ranges_of_uploads_are_read() {
         let cases = [
             ("0-0", Some(0)),
+            ("0--1", Some(0)),
+            ("0--2", None),
             ("0-99", Some(100)),
             ("bytes=0-99", Some(100)),
             ("5-9", None),
@@ -386,20 +376,5 @@ mod tests {
         for (range, expected) in cases {
             assert_eq!(received(range), expected, "{range}");
         }
-    }
-
-    #[test]
-    fn a_standstill_is_noticed_and_progress_is_not_one() {
-        let mut now = Instant::now();
-        let mut watch = Watch::new(10, now);
-        for taken in 1..9 {
-            now += STANDSTILL / 2;
-            assert!(!watch.is_over(taken, now));
-        }
-        now += STANDSTILL * 2;
-        assert!(watch.is_over(8, now));
-        assert!(!watch.is_over(10, now));
-        now += STANDSTILL * 2;
-        assert!(!watch.is_over(10, now), "the registry may think for longer");
     }
 }

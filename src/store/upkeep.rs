@@ -30,7 +30,7 @@ impl State {
         self.pairs("SELECT digest, document FROM bases ORDER BY digest")
     }
 
-    /// Forgets what a row says. An image's documents go with its last row.
+    /// Forgets what a row says. An image's record goes with its row, its documents go with its last row.
     pub fn remove_row(&self, row: &Row) -> Result<(), StoreError> {
         match row {
             Row::Image {
@@ -43,10 +43,12 @@ impl State {
                     (SELECT inputs FROM images WHERE name = ?1 AND platform = ?2 AND key = ?3)
                     AND 1 = (SELECT count(*) FROM images WHERE inputs = documents.key)";
                 self.change(inputs, row)?;
-                self.change(
-                    "DELETE FROM images WHERE name = ?1 AND platform = ?2 AND key = ?3",
-                    row,
-                )?;
+                for table in ["images", "records"] {
+                    let sql = format!(
+                        "DELETE FROM {table} WHERE name = ?1 AND platform = ?2 AND key = ?3"
+                    );
+                    self.change(&sql, row)?;
+                }
                 self.change(
                     "DELETE FROM documents WHERE key = ?1 AND key NOT IN (SELECT key FROM images)",
                     [key],

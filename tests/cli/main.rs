@@ -13,23 +13,13 @@ mod explaining;
 #[allow(dead_code)]
 mod index;
 mod judges;
-#[path = "../registry/lab.rs"]
-#[allow(dead_code, unused_imports)]
-mod lab;
 mod layers;
 mod loading;
 mod locking;
-#[path = "../robustness/lab.rs"]
-#[allow(dead_code)]
-mod project;
 mod purity;
 mod support;
 mod surface;
-mod team {}
 mod unprivileged;
-#[path = "../robustness/wares.rs"]
-#[allow(dead_code)]
-mod wares;
 mod wheels;
 #[path = "../layers/zipper.rs"]
 #[allow(dead_code)]

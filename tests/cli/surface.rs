@@ -8,8 +8,12 @@ use crate::support::{PROGRAM, TestContext};
 fn commands(help: &str) -> Vec<String> {
     let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1);
     let listed = lines.take_while(|line| !line.is_empty());
-    let words = listed.filter_map(|line| line.split_whitespace().next());
-    words.map(Into::into).collect()
+    // What a command does can take more lines, which are indented further.
+    let names = listed.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    names
+        .filter(|name| !name.is_empty())
+        .map(Into::into)
+        .collect()
 }
 
 #[test]

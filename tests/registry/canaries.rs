@@ -104,6 +104,8 @@ struct Nest {
     proxy: Impostor,
     indexes: [crate::index::Server; 3],
     seeker: Seeker,
+    /// Arguments of the processes that were seen.
+    lines: Mutex<BTreeSet<Vec<u8>>>,
 }
 
 impl Nest {
@@ -128,6 +130,7 @@ impl Nest {
                 private(&[wares::wheel("delta", "0.1", &[], 2, 100)], NETRC),
             ],
             seeker: seeker(),
+            lines: Mutex::default(),
         }
     }
 
@@ -228,12 +231,13 @@ impl Nest {
     /// Runs, and looks through what is said and the arguments of every process meanwhile.
     #[track_caller]
     fn run(&self, lab: &Lab, arguments: &[&str]) -> Ran {
-        let (done, seen) = (AtomicBool::new(false), Mutex::new(BTreeSet::new()));
+        let done = AtomicBool::new(false);
         let ran = std::thread::scope(|scope| {
             scope.spawn(|| {
                 while !done.load(Ordering::Relaxed) {
-                    seen.lock().unwrap().extend(command_lines(lab.name()));
-                    std::thread::sleep(Duration::from_millis(20));
+                    let seen = command_lines(lab.name());
+                    self.lines.lock().unwrap().extend(seen);
+                    std::thread::sleep(Duration::from_millis(60));
                 }
             });
             let ran = lab.start(arguments).wait(Duration::from_secs(100));
@@ -241,7 +245,7 @@ impl Nest {
             ran
         });
         self.quiet(arguments, &ran);
-        let lines = seen.into_inner().unwrap().into_iter().collect::<Vec<_>>();
+        let lines: Vec<_> = self.lines.lock().unwrap().iter().cloned().collect();
         self.seeker
             .assert_none("the arguments of a process", &lines.join(&0));
         ran
@@ -368,6 +372,15 @@ fn everything_works_with_credentials_that_nobody_ever_sees() {
         .expect(0, &["substituted"]);
     nest.run(&colleague, &["test"]).expect(0, &["SUCCEEDED"]);
     nest.clean(&colleague, 10);
+
+    let lines = nest.lines.lock().unwrap().clone();
+    let helper = lines.iter().map(|line| String::from_utf8_lossy(line));
+    assert!(
+        helper
+            .into_iter()
+            .any(|line| line.contains("docker-credential-nest")),
+        "processes are looked at while they live"
+    );
 
     // All of them were needed, each at its own place.
     for index in &nest.indexes {

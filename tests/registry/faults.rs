@@ -1,23 +1,17 @@
-//! A proxy between a client and a registry that does what networks and servers do on bad days.
+//! What networks and servers do on bad days, and when.
 //!
 //! What happens to a request follows from the seed, the request and how often it came before, not from the order in
 //! which connections are served: a seed that found something finds it again.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::fmt;
 use std::time::Duration;
 
-use crate::lab::{PASSWORD, USER};
-use crate::wares::{self, Random, sha256};
-
-/// Most bytes that are passed on at once.
-const PIECE: usize = 16 << 10;
+use crate::wares::{Random, sha256};
+use crate::wire::{Head, refusal};
 
 /// What can go wrong with a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// The connection is reset while the request is on its way; the registry sees a part of it.
     ResetRequest,
@@ -25,7 +19,7 @@ pub enum Fault {
     ResetAnswer,
     /// As [`Fault::ResetAnswer`], but the connection is closed in good order.
     Truncated,
-    /// 429 with `Retry-After`.
+    /// 429 with `Retry-After`, in seconds or as a date.
     TooMany,
     /// 500 instead of the registry.
     Broken,
@@ -37,14 +31,23 @@ pub enum Fault {
     WrongAnswer,
     /// One byte of the request's body is another.
     WrongRequest,
-    /// The upload session is unknown.
+    /// 404: the upload session is unknown.
     Stale,
+    /// 416: the content is not what the upload session goes on with.
+    Misplaced,
     /// Everything comes slowly.
     Drip,
+    /// The token is not good any more.
+    Expired,
+    /// Nothing is answered any more.
+    Outage,
+    /// This status, code, and headers instead of the registry.
+    Answer(u16, &'static str, &'static str),
 }
 
 impl Fault {
-    pub const ALL: [Self; 11] = [
+    /// Those that come by chance.
+    pub const ALL: [Self; 12] = [
         Self::ResetRequest,
         Self::ResetAnswer,
         Self::Truncated,
@@ -55,15 +58,46 @@ impl Fault {
         Self::WrongAnswer,
         Self::WrongRequest,
         Self::Stale,
+        Self::Misplaced,
         Self::Drip,
     ];
 
+    /// Whether only what is written can suffer it.
+    pub fn of_writing(self) -> bool {
+        matches!(self, Self::Stale | Self::Misplaced | Self::WrongRequest)
+    }
+
     fn concerns(self, request: &Head) -> bool {
         match self {
-            Self::Stale => request.is_session(),
+            Self::Stale | Self::Misplaced => request.is_session(),
             Self::WrongRequest => request.length.unwrap_or(0) > 0,
             _ => true,
         }
+    }
+
+    /// The answer that the registry is not asked for.
+    pub fn instead(self, random: &mut Random) -> Option<String> {
+        // A second more in one of eight.
+        let later = random.next() % 8 / 7;
+        let after = match random.next() % 2 {
+            0 => format!("Retry-After: {later}\r\n"),
+            _ => format!(
+                "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nRetry-After: Sun, 06 Nov 1994 08:49:3{} GMT\r\n",
+                7 + later
+            ),
+        };
+        Some(match self {
+            Self::TooMany => refusal(429, "TOOMANYREQUESTS", &after),
+            Self::Broken => refusal(500, "UNKNOWN", ""),
+            Self::Away => refusal(503, "UNAVAILABLE", &after),
+            Self::Stale => refusal(404, "BLOB_UPLOAD_UNKNOWN", ""),
+            Self::Misplaced => match random.next() % 2 {
+                0 => refusal(416, "RANGE_INVALID", ""),
+                _ => refusal(416, "SIZE_INVALID", ""),
+            },
+            Self::Answer(status, code, more) => refusal(status, code, more),
+            _ => return None,
+        })
     }
 }
 
@@ -75,8 +109,12 @@ pub struct Weather {
     pub permille: u64,
     /// What goes wrong.
     pub faults: Vec<Fault>,
-    /// Only requests that begin so, for example `PUT /v2/team/ml/manifests/`; all if empty.
+    /// Only requests that begin so, for example `PUT `; all if empty.
     pub only: String,
+    /// The same request suffers no more often than so.
+    pub passing: Option<u32>,
+    /// What happens for certain; the first that fits decides.
+    pub script: Vec<Cue>,
     /// After this many requests nothing is answered any more.
     pub outage: Option<u32>,
     /// Bearer tokens are demanded; each is good for so many requests.
@@ -85,262 +123,79 @@ pub struct Weather {
     pub slowness: Duration,
 }
 
-/// The proxy; its threads end with it, or with their connections.
-pub struct Proxy {
-    address: String,
-    shared: Arc<Shared>,
+/// What happens to certain requests.
+#[derive(Clone, Debug)]
+pub struct Cue {
+    /// What the request begins with, for example `PATCH `.
+    pub request: &'static str,
+    /// The least bytes of its body.
+    pub least: u64,
+    /// How many of them suffer it.
+    pub times: u32,
+    pub fault: Fault,
+    /// Where in the body.
+    pub at: Option<u64>,
 }
 
-struct Shared {
-    upstream: String,
-    address: String,
-    weather: Mutex<Weather>,
-    stopped: AtomicBool,
-    served: AtomicU32,
-    seen: Mutex<BTreeMap<String, u32>>,
-    told: Mutex<Vec<String>>,
-    tokens: Mutex<BTreeMap<String, u32>>,
-}
-
-impl Proxy {
-    /// Before the server at `upstream` (host and port).
-    pub fn start(upstream: &str, weather: Weather) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let shared = Arc::new(Shared {
-            upstream: upstream.into(),
-            address: address.clone(),
-            weather: Mutex::new(weather),
-            stopped: AtomicBool::new(false),
-            served: AtomicU32::new(0),
-            seen: Mutex::default(),
-            told: Mutex::default(),
-            tokens: Mutex::default(),
-        });
-        let accepting = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                if accepting.stopped.load(Ordering::Relaxed) {
-                    return;
-                }
-                let shared = Arc::clone(&accepting);
-                std::thread::spawn(move || {
-                    let _ = shared.serve(stream);
-                });
-            }
-        });
-        Self { address, shared }
-    }
-
-    /// Host and port.
-    pub fn address(&self) -> &str {
-        &self.address
-    }
-
-    /// Another weather from now on; what was counted so far is forgotten.
-    pub fn set(&self, weather: Weather) {
-        *self.shared.weather.lock().unwrap() = weather;
-        self.shared.seen.lock().unwrap().clear();
-        self.shared.told.lock().unwrap().clear();
-        self.shared.tokens.lock().unwrap().clear();
-        self.shared.served.store(0, Ordering::Relaxed);
-    }
-
-    /// What went wrong so far.
-    pub fn told(&self) -> Vec<String> {
-        self.shared.told.lock().unwrap().clone()
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.shared.stopped.store(true, Ordering::Relaxed);
-        let _ = TcpStream::connect(&self.address);
-    }
-}
-
-/// The first lines of a request or an answer.
-struct Head {
-    first: String,
-    headers: Vec<(String, String)>,
-    length: Option<u64>,
-    chunked: bool,
-}
-
-impl Head {
-    /// `None` at the end of the connection.
-    fn read(reader: &mut impl BufRead) -> io::Result<Option<Self>> {
-        let mut lines = Vec::new();
-        loop {
-            let mut line = String::new();
-            if reader.take(64 << 10).read_line(&mut line)? == 0 {
-                return Ok(None);
-            }
-            match line.trim_end() {
-                "" => break,
-                text => lines.push(text.to_owned()),
-            }
+impl Cue {
+    /// The first request that begins so and has a body of some length.
+    pub fn once(request: &'static str, fault: Fault) -> Self {
+        Self {
+            request,
+            least: 100_000,
+            times: 1,
+            fault,
+            at: None,
         }
-        let mut lines = lines.into_iter();
-        let Some(first) = lines.next() else {
-            return Ok(None);
-        };
-        let headers: Vec<(String, String)> = lines
-            .filter_map(|line| {
-                let (name, value) = line.split_once(':')?;
-                Some((name.to_ascii_lowercase(), value.trim().to_owned()))
-            })
-            .collect();
-        let find = |wanted: &str| {
-            let mut headers = headers.iter();
-            headers.find_map(|(name, value)| (name == wanted).then_some(value.as_str()))
-        };
-        Ok(Some(Self {
-            length: find("content-length").and_then(|length| length.parse().ok()),
-            chunked: find("transfer-encoding") == Some("chunked"),
-            first,
-            headers,
-        }))
     }
 
-    fn header(&self, wanted: &str) -> Option<&str> {
-        let mut headers = self.headers.iter();
-        headers.find_map(|(name, value)| (name == wanted).then_some(value.as_str()))
-    }
-
-    fn target(&self) -> &str {
-        self.first.split(' ').nth(1).unwrap_or_default()
-    }
-
-    fn status(&self) -> u16 {
-        self.target().parse().unwrap_or(0)
-    }
-
-    /// Whether it goes on with an upload.
-    fn is_session(&self) -> bool {
-        let path = self.target().split('?').next().unwrap_or_default();
-        path.contains("/blobs/uploads/") && !path.ends_with("/uploads/")
-    }
-
-    /// What stays the same when the same is tried again.
-    fn name(&self) -> String {
-        let method = self.first.split(' ').next().unwrap_or_default();
-        if !self.is_session() {
-            return format!("{method} {}", self.target());
+    /// Where in the body.
+    pub fn at(self, at: u64) -> Self {
+        Self {
+            at: Some(at),
+            ..self
         }
-        let (path, query) = self.target().split_once('?').unwrap_or_default();
-        let path = path.rsplit_once('/').unwrap_or_default().0;
-        let digest = query.split('&').find(|part| part.starts_with("digest="));
-        let length = self.length.unwrap_or(0);
-        format!("{method} {path}/… {} {length}", digest.unwrap_or_default())
     }
 
-    fn text(&self, without: &[&str], more: &str) -> String {
-        let mut text = format!("{}\r\n", self.first);
-        for (name, value) in &self.headers {
-            if !without.contains(&name.as_str()) {
-                text.push_str(&format!("{name}: {value}\r\n"));
-            }
+    /// All such requests, with a body or without.
+    pub fn always(request: &'static str, fault: Fault) -> Self {
+        Self {
+            least: 0,
+            times: u32::MAX,
+            ..Self::once(request, fault)
         }
-        format!("{text}{more}\r\n")
     }
 }
 
-/// How a body is passed on.
-#[derive(Clone, Copy, Default)]
-struct Manner {
-    /// Stop after so many bytes.
-    cut: Option<u64>,
-    /// Change the byte here.
-    flip: Option<u64>,
-    /// Before every piece.
-    pause: Duration,
+/// What is to go wrong with a request now.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Trouble {
+    pub fault: Option<Fault>,
+    /// Where in the body; else anywhere.
+    pub at: Option<u64>,
 }
 
-/// Whether a connection can be used for another request.
-enum Next {
-    Request,
-    Close,
-    Reset,
+/// What came before, as far as it decides.
+#[derive(Debug, Default)]
+pub struct Past {
+    seen: BTreeMap<String, u32>,
+    /// How often each cue was followed.
+    followed: Vec<u32>,
 }
 
-impl Shared {
-    fn serve(&self, client: TcpStream) -> io::Result<()> {
-        client.set_nodelay(true)?;
-        client.set_read_timeout(Some(Duration::from_secs(120)))?;
-        let mut reader = BufReader::new(client.try_clone()?);
-        while let Some(request) = Head::read(&mut reader)? {
-            match self.exchange(&request, &mut reader, &client)? {
-                Next::Request => {}
-                Next::Close => break,
-                Next::Reset => {
-                    let now = Some(Duration::ZERO);
-                    let _ = rustix::net::sockopt::set_socket_linger(&client, now);
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Answers one request, well or badly.
-    fn exchange(
-        &self,
-        request: &Head,
-        body: &mut BufReader<TcpStream>,
-        client: &TcpStream,
-    ) -> io::Result<Next> {
-        let weather = self.weather.lock().unwrap().clone();
-        let served = self.served.fetch_add(1, Ordering::Relaxed);
-        if weather.outage.is_some_and(|last| served >= last) {
-            self.tell("outage", request);
-            return Ok(Next::Reset);
-        }
-        let (fault, mut random) = self.choose(&weather, request);
-        if let Some(fault) = fault {
-            self.tell(&format!("{fault:?}"), request);
-        }
-        let instead = match fault {
-            Some(Fault::TooMany) => {
-                let after = random.next() % 8 / 7;
-                Some(refusal(
-                    429,
-                    "TOOMANYREQUESTS",
-                    &format!("Retry-After: {after}\r\n"),
-                ))
-            }
-            Some(Fault::Broken) => Some(refusal(500, "UNKNOWN", "")),
-            Some(Fault::Away) => Some(refusal(503, "UNAVAILABLE", "")),
-            Some(Fault::Stale) => Some(refusal(404, "BLOB_UPLOAD_UNKNOWN", "")),
-            _ => None,
-        };
-        let instead = match instead {
-            None => self.without_token(&weather, request),
-            some => some,
-        };
-        if let Some(answer) = instead {
-            copy(request, body, &mut io::sink(), Manner::default())?;
-            return finish(client, request, &answer);
-        }
-        self.forward(request, body, client, fault, &mut random, weather.slowness)
-    }
-
-    fn tell(&self, fault: &str, request: &Head) {
-        let line = format!("{fault}: {}", request.name());
-        self.told.lock().unwrap().push(line);
-    }
-
-    fn choose(&self, weather: &Weather, request: &Head) -> (Option<Fault>, Random) {
+impl Past {
+    /// What happens to a request, and where further chance comes from.
+    pub fn choose(&mut self, weather: &Weather, request: &Head) -> (Trouble, Random) {
         let name = request.name();
-        let count = {
-            let mut seen = self.seen.lock().unwrap();
-            let count = seen.entry(name.clone()).or_insert(0);
-            *count += 1;
-            *count
-        };
+        let count = self.seen.entry(name.clone()).or_insert(0);
+        *count += 1;
+        let count = *count;
         // The registry's and the proxy's ports differ from run to run and must not decide.
         let mix = sha256(format!("{} {name} {count}", weather.seed).as_bytes());
         let mut random = Random(u64::from_str_radix(&mix[..16], 16).unwrap() | 1);
+        if let Some(trouble) = self.follow(weather, request) {
+            return (trouble, random);
+        }
         let possible: Vec<Fault> = weather
             .faults
             .iter()
@@ -349,247 +204,40 @@ impl Shared {
             .collect();
         let hit = random.next() % 1000 < weather.permille
             && request.first.starts_with(&weather.only)
+            && weather.passing.is_none_or(|times| count <= times)
             && !possible.is_empty();
         let fault = hit.then(|| possible[(random.next() % possible.len() as u64) as usize]);
-        (fault, random)
+        (Trouble { fault, at: None }, random)
     }
 
-    /// Passes the request on to the registry and its answer back.
-    fn forward(
-        &self,
-        request: &Head,
-        body: &mut BufReader<TcpStream>,
-        mut client: &TcpStream,
-        fault: Option<Fault>,
-        random: &mut Random,
-        slowness: Duration,
-    ) -> io::Result<Next> {
-        let upstream = TcpStream::connect(&self.upstream)?;
-        upstream.set_nodelay(true)?;
-        upstream.set_read_timeout(Some(Duration::from_secs(60)))?;
-        let tokens = self.weather.lock().unwrap().token_uses.is_some();
-        let without: &[&str] = match tokens {
-            true => &["connection", "authorization"],
-            false => &["connection"],
-        };
-        let head = request.text(without, "connection: close\r\n");
-        (&upstream).write_all(head.as_bytes())?;
-        let pause = match fault {
-            Some(Fault::Drip) => drip(request.length.unwrap_or(100_000)),
-            _ => slowness,
-        };
-        let somewhere = |head: &Head, random: &mut Random| {
-            random.next() % head.length.unwrap_or(100_000).max(1)
-        };
-        let mut manner = Manner {
-            pause,
-            ..Manner::default()
-        };
-        match fault {
-            Some(Fault::ResetRequest) => manner.cut = Some(somewhere(request, random)),
-            Some(Fault::WrongRequest) => manner.flip = Some(somewhere(request, random)),
-            _ => {}
-        }
-        copy(request, body, &mut &upstream, manner)?;
-        if fault == Some(Fault::ResetRequest) {
-            return Ok(Next::Reset);
-        }
-        let mut upstream = BufReader::new(upstream);
-        let Some(mut answer) = Head::read(&mut upstream)? else {
-            return Ok(Next::Close);
-        };
-        std::thread::sleep(slowness);
-        if fault == Some(Fault::BrokenAfter) {
-            return finish(client, request, &refusal(500, "UNKNOWN", ""));
-        }
-        let bodyless = request.first.starts_with("HEAD ") || answer.status() == 204;
-        let pause = match fault {
-            Some(Fault::Drip) => drip(answer.length.unwrap_or(100_000)),
-            _ => slowness,
-        };
-        let mut manner = Manner {
-            pause,
-            ..Manner::default()
-        };
-        match fault {
-            Some(Fault::ResetAnswer | Fault::Truncated) => {
-                // Every third time not even the head arrives.
-                if bodyless || random.next().is_multiple_of(3) {
-                    return Ok(ending(fault));
-                }
-                manner.cut = Some(somewhere(&answer, random));
-            }
-            Some(Fault::WrongAnswer) => {
-                if bodyless || answer.length.unwrap_or(0) == 0 {
-                    lie(&mut answer, random);
-                } else {
-                    manner.flip = Some(somewhere(&answer, random));
-                }
-            }
-            _ => {}
-        }
-        client.write_all(answer.text(&["connection"], "").as_bytes())?;
-        if bodyless {
-            return Ok(Next::Request);
-        }
-        copy(&answer, &mut upstream, &mut client, manner)?;
-        Ok(match fault {
-            Some(Fault::ResetAnswer | Fault::Truncated) => ending(fault),
-            _ => Next::Request,
+    fn follow(&mut self, weather: &Weather, request: &Head) -> Option<Trouble> {
+        self.followed.resize(weather.script.len(), 0);
+        let cues = weather.script.iter().zip(&mut self.followed);
+        let (cue, followed) = cues.into_iter().find(|(cue, followed)| {
+            request.first.starts_with(cue.request)
+                && request.length.unwrap_or(0) >= cue.least
+                && **followed < cue.times
+        })?;
+        *followed += 1;
+        Some(Trouble {
+            fault: Some(cue.fault),
+            at: cue.at,
         })
     }
+}
 
-    /// The answer to a request that has no good token; the token server is part of the proxy.
-    fn without_token(&self, weather: &Weather, request: &Head) -> Option<String> {
-        let uses = weather.token_uses?;
-        if request.target().starts_with("/token?") {
-            let login = request.header("authorization") == Some(&wares::basic(USER, PASSWORD));
-            if !login {
-                return Some(refusal(401, "UNAUTHORIZED", ""));
-            }
-            let mut tokens = self.tokens.lock().unwrap();
-            let token = format!("token-{}", tokens.len());
-            tokens.insert(token.clone(), uses);
-            let body = format!("{{\"token\":\"{token}\",\"expires_in\":60}}");
-            return Some(answer(200, &body, ""));
-        }
-        let mut tokens = self.tokens.lock().unwrap();
-        let token = request.header("authorization");
-        let token = token.and_then(|token| token.strip_prefix("Bearer "));
-        if let Some(left) = token.and_then(|token| tokens.get_mut(token))
-            && *left > 0
-        {
-            *left -= 1;
-            return None;
-        }
-        Some(self.challenge(request))
+/// Something that went wrong.
+#[derive(Clone)]
+pub struct Told {
+    pub fault: Fault,
+    pub request: String,
+    /// Bytes of the body that had passed, if it was within one.
+    pub at: Option<u64>,
+}
+
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {}", self.fault, self.request)?;
+        self.at.map_or(Ok(()), |at| write!(f, " at {at}"))
     }
-
-    fn challenge(&self, request: &Head) -> String {
-        let path = request.target().trim_start_matches("/v2/");
-        let ends = ["/manifests/", "/blobs/", "/tags/", "/referrers/"];
-        let end = ends.iter().filter_map(|end| path.find(end)).min();
-        let repository = &path[..end.unwrap_or(0)];
-        let challenge = format!(
-            "WWW-Authenticate: Bearer realm=\"http://{}/token\",service=\"lab\",scope=\"repository:{repository}:pull,push\"\r\n",
-            self.address
-        );
-        refusal(401, "UNAUTHORIZED", &challenge)
-    }
-}
-
-fn ending(fault: Option<Fault>) -> Next {
-    match fault {
-        Some(Fault::ResetAnswer) => Next::Reset,
-        _ => Next::Close,
-    }
-}
-
-/// The pause before each of a body's pieces that makes a quarter of a second of it.
-fn drip(length: u64) -> Duration {
-    Duration::from_millis(250) / u32::try_from(length / PIECE as u64 + 10).unwrap_or(u32::MAX)
-}
-
-/// Makes the digest in the answer's head another.
-fn lie(answer: &mut Head, random: &mut Random) {
-    for (name, value) in &mut answer.headers {
-        if name == "docker-content-digest" {
-            *value = format!("sha256:{}", sha256(&random.next().to_le_bytes()));
-        }
-    }
-}
-
-/// Sends an answer of our own.
-fn finish(mut client: &TcpStream, request: &Head, answer: &str) -> io::Result<Next> {
-    let end = match request.first.starts_with("HEAD ") {
-        true => answer.find("\r\n\r\n").map_or(0, |at| at + 4),
-        false => answer.len(),
-    };
-    client.write_all(&answer.as_bytes()[..end])?;
-    Ok(Next::Request)
-}
-
-fn refusal(status: u16, code: &str, more: &str) -> String {
-    let body = format!("{{\"errors\":[{{\"code\":\"{code}\",\"message\":\"bad weather\"}}]}}");
-    answer(status, &body, more)
-}
-
-fn answer(status: u16, body: &str, more: &str) -> String {
-    format!(
-        "HTTP/1.1 {status} Answer\r\nContent-Type: application/json\r\nContent-Length: {}\r\n{more}\r\n{body}",
-        body.len()
-    )
-}
-
-/// Passes a body on; says how many bytes of it. What the receiver does not take is read nevertheless.
-fn copy(
-    head: &Head,
-    reader: &mut impl BufRead,
-    writer: &mut impl Write,
-    manner: Manner,
-) -> io::Result<u64> {
-    if head.chunked {
-        return copy_chunked(reader, writer, manner);
-    }
-    let mut passed = 0;
-    let pieces = head.length.unwrap_or(0);
-    copy_length(reader, writer, pieces, manner, &mut passed)?;
-    Ok(passed)
-}
-
-fn copy_chunked(
-    reader: &mut impl BufRead,
-    writer: &mut impl Write,
-    manner: Manner,
-) -> io::Result<u64> {
-    let mut passed = 0;
-    loop {
-        let mut line = String::new();
-        reader.take(1 << 10).read_line(&mut line)?;
-        let size = u64::from_str_radix(line.trim(), 16)
-            .map_err(|_| io::Error::other("a chunk without size"))?;
-        let _ = writer.write_all(line.as_bytes());
-        let until = passed + size;
-        copy_length(reader, writer, until, manner, &mut passed)?;
-        if passed < until {
-            return Ok(passed);
-        }
-        let mut end = String::new();
-        reader.take(2).read_line(&mut end)?;
-        let _ = writer.write_all(end.as_bytes());
-        if size == 0 {
-            return Ok(passed);
-        }
-    }
-}
-
-/// Passes bytes on until `until` have passed.
-fn copy_length(
-    reader: &mut impl BufRead,
-    writer: &mut impl Write,
-    until: u64,
-    manner: Manner,
-    passed: &mut u64,
-) -> io::Result<()> {
-    let mut buffer = vec![0; PIECE];
-    while *passed < until {
-        let end = manner.cut.unwrap_or(until).min(until);
-        if *passed >= end {
-            break;
-        }
-        let size = buffer.len().min((end - *passed) as usize);
-        let read = reader.read(&mut buffer[..size])?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        if let Some(at) = manner.flip.and_then(|at| at.checked_sub(*passed))
-            && at < read as u64
-        {
-            buffer[at as usize] ^= 1;
-        }
-        std::thread::sleep(manner.pause);
-        let _ = writer.write_all(&buffer[..read]);
-        *passed += read as u64;
-    }
-    Ok(())
 }

@@ -14,6 +14,7 @@ use imagewright::http::Http;
 use imagewright::registry::{Reference, Registry};
 use serde_json::{Value, json};
 
+use crate::disk::{Disk, Form};
 pub use crate::team::*;
 use crate::wares;
 
@@ -38,6 +39,7 @@ pub struct Server {
     child: Child,
     address: String,
     folder: tempfile::TempDir,
+    disk: Disk,
 }
 
 /// One line of the access log.
@@ -55,6 +57,11 @@ pub struct Request {
 impl Server {
     /// Debian's `docker-registry`.
     pub fn docker_registry(options: Options) -> Self {
+        Self::distribution(options, "")
+    }
+
+    /// `http` goes on with `more`.
+    fn distribution(options: Options, more: &str) -> Self {
         let folder = folder();
         let root = folder.path().display();
         let mut config = format!(
@@ -67,19 +74,34 @@ impl Server {
                 "auth: {{htpasswd: {{realm: test, path: '{root}/htpasswd'}}}}\n"
             ));
         }
-        Self::start(folder, |folder, address| {
+        Self::start(Form::Distribution, folder, |folder, address| {
             let path = folder.join("config.yml");
-            fs::write(&path, format!("{config}http: {{addr: '{address}'}}\n")).unwrap();
+            fs::write(
+                &path,
+                format!("{config}http: {{addr: '{address}'{more}}}\n"),
+            )
+            .unwrap();
             let mut command = lasting("docker-registry");
             command.arg("serve").arg(path);
             command
         })
     }
 
+    /// Debian's `docker-registry` behind TLS, with [`USER`]'s login. Its requests are not known.
+    pub fn with_tls(certificate: &Path, key: &Path) -> Self {
+        let (certificate, key) = (certificate.display(), key.display());
+        let tls = format!(", tls: {{certificate: '{certificate}', key: '{key}'}}");
+        let login = Options {
+            login: true,
+            delete: false,
+        };
+        Self::distribution(login, &tls)
+    }
+
     /// olareg, which has the referrers API; `None`, with a word, on a machine without it and without Go.
     pub fn olareg() -> Option<Self> {
         let olareg = olareg()?;
-        Some(Self::start(folder(), |folder, address| {
+        Some(Self::start(Form::Layouts, folder(), |folder, address| {
             let (host, port) = address.split_once(':').unwrap();
             let mut command = lasting(&olareg);
             command.args(["serve", "--api-delete", "--gc-frequency", "-1s"]);
@@ -90,7 +112,11 @@ impl Server {
     }
 
     /// Another process may take the free port first: then once more.
-    fn start(folder: tempfile::TempDir, command: impl Fn(&Path, &str) -> Command) -> Self {
+    fn start(
+        form: Form,
+        folder: tempfile::TempDir,
+        command: impl Fn(&Path, &str) -> Command,
+    ) -> Self {
         let mut log = String::new();
         for _ in 0..5 {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -103,10 +129,18 @@ impl Server {
                 .spawn()
                 .unwrap();
             if answers(&mut child, &address) {
+                let disk = Disk {
+                    form,
+                    root: folder.path().join(match form {
+                        Form::Distribution => "data/docker/registry/v2",
+                        Form::Layouts => "data",
+                    }),
+                };
                 return Self {
                     child,
                     address,
                     folder,
+                    disk,
                 };
             }
             let _ = child.kill();
@@ -152,11 +186,6 @@ impl Server {
         (result, self.requests().split_off(before))
     }
 
-    /// The folder of docker-registry's storage.
-    pub fn storage(&self) -> PathBuf {
-        self.folder.path().join("data/docker/registry/v2")
-    }
-
     /// Size of a blob that the storage holds.
     pub fn blob_size(&self, digest: &Digest) -> Option<u64> {
         let data = fs::metadata(self.blob_path(digest)).ok()?;
@@ -164,147 +193,45 @@ impl Server {
     }
 
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
-        let hex = digest.hex();
-        let below = format!("blobs/sha256/{}/{hex}/data", &hex[..2]);
-        self.storage().join(below)
+        self.disk.blob_path(digest)
     }
 
-    /// All repositories with a tag, sorted.
+    /// The folder of its storage.
+    pub fn storage(&self) -> PathBuf {
+        self.disk.root.clone()
+    }
+
+    /// All repositories with a manifest, sorted.
     pub fn repositories(&self) -> Vec<String> {
-        let root = self.storage().join("repositories");
-        let mut found = Vec::new();
-        let mut walk = walkdir::WalkDir::new(&root).into_iter();
-        while let Some(entry) = walk.next() {
-            let Ok(entry) = entry else { continue };
-            if entry.file_name() == "_manifests" {
-                let parent = entry.path().parent().unwrap();
-                let name = parent.strip_prefix(&root).unwrap();
-                found.push(name.to_str().unwrap().to_owned());
-                walk.skip_current_dir();
-            } else if entry.file_name().to_string_lossy().starts_with('_') {
-                walk.skip_current_dir();
-            }
-        }
-        found.sort();
-        found
+        self.disk.repositories()
     }
 
     /// All tags of a repository with the digests that they name.
     pub fn tags(&self, repository: &str) -> Vec<(String, Digest)> {
-        let folder = self.repository(repository).join("_manifests/tags");
-        let mut tags: Vec<_> = names(&folder)
-            .into_iter()
-            .map(|tag| {
-                let digest = link(&folder.join(&tag).join("current/link"));
-                (tag, digest)
-            })
-            .collect();
-        tags.sort();
-        tags
-    }
-
-    fn repository(&self, name: &str) -> PathBuf {
-        self.storage().join("repositories").join(name)
+        self.disk.tags(repository)
     }
 
     /// Every tag of every repository names a manifest that is there with everything that it names, all with their
     /// digests and sizes.
     #[track_caller]
     pub fn assert_whole(&self) {
-        for repository in self.repositories() {
-            self.assert_whole_repository(&repository, "");
-        }
+        self.assert_whole_below("", "");
     }
 
-    /// As [`Server::assert_whole`], of one repository.
+    /// As [`Server::assert_whole`], of the repositories whose names begin so.
     #[track_caller]
-    pub fn assert_whole_repository(&self, repository: &str, when: &str) {
-        let mut seen = BTreeSet::new();
-        for (tag, digest) in self.tags(repository) {
-            if let Err(problem) = self.whole_manifest(repository, &digest, &mut seen) {
-                panic!("{repository}:{tag}: {problem} {when}");
+    pub fn assert_whole_below(&self, prefix: &str, when: &str) {
+        let repositories = self.repositories().into_iter();
+        for repository in repositories.filter(|name| name.starts_with(prefix)) {
+            if let Err(problem) = self.disk.whole(&repository) {
+                panic!("{problem} {when}");
             }
-        }
-    }
-
-    fn whole_manifest(
-        &self,
-        repository: &str,
-        digest: &Digest,
-        seen: &mut BTreeSet<Digest>,
-    ) -> Result<(), String> {
-        if !seen.insert(*digest) {
-            return Ok(());
-        }
-        let revision = format!("_manifests/revisions/sha256/{}/link", digest.hex());
-        if !self.repository(repository).join(revision).is_file() {
-            return Err(format!("the manifest {digest} is not in the repository"));
-        }
-        let manifest = self.whole_blob(digest)?;
-        let manifest: Value = serde_json::from_slice(&manifest)
-            .map_err(|error| format!("the manifest {digest}: {error}"))?;
-        for part in list(&manifest, "manifests") {
-            self.whole_manifest(repository, &digest_of(part)?, seen)?;
-        }
-        let config = manifest.get("config").into_iter();
-        for blob in config.chain(list(&manifest, "layers")) {
-            self.whole_part(repository, blob, seen)?;
-        }
-        Ok(())
-    }
-
-    fn whole_part(
-        &self,
-        repository: &str,
-        blob: &Value,
-        seen: &mut BTreeSet<Digest>,
-    ) -> Result<(), String> {
-        let digest = digest_of(blob)?;
-        if !seen.insert(digest) {
-            return Ok(());
-        }
-        let layer = format!("_layers/sha256/{}/link", digest.hex());
-        if !self.repository(repository).join(layer).is_file() {
-            return Err(format!("the blob {digest} is not in the repository"));
-        }
-        let bytes = self.whole_blob(&digest)?;
-        match blob["size"].as_u64() == Some(bytes.len() as u64) {
-            true => Ok(()),
-            false => Err(format!("the blob {digest} has {} bytes", bytes.len())),
-        }
-    }
-
-    fn whole_blob(&self, digest: &Digest) -> Result<Vec<u8>, String> {
-        let bytes =
-            fs::read(self.blob_path(digest)).map_err(|error| format!("{digest}: {error}"))?;
-        match Digest::of(&bytes) == *digest {
-            true => Ok(bytes),
-            false => Err(format!("{digest} holds something else")),
         }
     }
 
     /// Every blob that a manifest of this registry names as a file system layer.
     pub fn layers(&self) -> BTreeSet<Digest> {
-        let mut found = BTreeSet::new();
-        for repository in self.repositories() {
-            let revisions = self
-                .repository(&repository)
-                .join("_manifests/revisions/sha256");
-            for hex in names(&revisions) {
-                let digest = Digest::from_hex(&hex).unwrap();
-                let Ok(bytes) = fs::read(self.blob_path(&digest)) else {
-                    continue;
-                };
-                let manifest: Value = serde_json::from_slice(&bytes).unwrap();
-                let layers = list(&manifest, "layers");
-                let tars = layers.filter(|layer| {
-                    let kind = layer["mediaType"].as_str().unwrap_or_default();
-                    kind.contains(".tar")
-                });
-                found.extend(tars.map(|layer| digest_of(layer).unwrap()));
-            }
-        }
-        found
+        self.disk.layers()
     }
 
     /// Bytes of file system layers that these requests carried, down and up.
@@ -418,7 +345,8 @@ fn answers(child: &mut Child, address: &str) -> bool {
         if child.try_wait().unwrap().is_some() {
             return false;
         }
-        if get(address, "/v2/").is_ok_and(|answer| answer.starts_with("HTTP/1.1 ")) {
+        // One that wants TLS says so with HTTP/1.0.
+        if get(address, "/v2/").is_ok_and(|answer| answer.starts_with("HTTP/1.")) {
             return child.try_wait().unwrap().is_none();
         }
         std::thread::sleep(Duration::from_millis(20));
@@ -437,37 +365,6 @@ pub fn get(address: &str, path: &str) -> std::io::Result<String> {
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries
-        .map(|entry| entry.file_name().into_string().unwrap())
-        .collect()
-}
-
-/// A link file's digest. A request that is still going on may have opened it without having written it.
-fn link(path: &Path) -> Digest {
-    let limit = Instant::now() + Duration::from_secs(5);
-    loop {
-        let text = fs::read_to_string(path).unwrap_or_default();
-        if let Ok(digest) = text.parse() {
-            return digest;
-        }
-        assert!(Instant::now() < limit, "{} holds {text:?}", path.display());
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn list<'a>(document: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
-    document[name].as_array().into_iter().flatten()
-}
-
-fn digest_of(descriptor: &Value) -> Result<Digest, String> {
-    let digest = descriptor["digest"].as_str();
-    digest
-        .and_then(|digest| digest.parse().ok())
-        .ok_or_else(|| format!("no digest in {descriptor}"))
 }
 
 /// A file like docker's `config.json` with the login for these hosts.

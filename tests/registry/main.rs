@@ -9,12 +9,16 @@
 mod bases;
 mod canaries;
 mod crowd;
+mod disk;
+mod documents;
 #[path = "../cli/engines.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod engines;
 mod faults;
 mod find;
 mod fixtures;
+mod forged;
+mod gales;
 mod hostile;
 mod impostor;
 #[path = "../robustness/server.rs"]
@@ -22,15 +26,35 @@ mod impostor;
 mod index;
 mod killed;
 mod lab;
+mod lies;
+mod login;
+#[path = "../debian/mirror.rs"]
+#[allow(dead_code, reason = "shared with other test binaries")]
+mod mirror;
+mod names;
+mod os_layers;
+mod outage;
+mod pages;
+mod partial;
+mod platforms;
+mod prefer;
 #[path = "../robustness/lab.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod project;
+mod proxy;
 mod push;
+mod pushing;
 mod records;
+mod relay;
+mod removal;
 mod reuse;
 mod sample;
+mod satisfies;
 mod sbom;
+mod schemas;
 mod seek;
+mod setbacks;
+mod show;
 mod sign;
 mod sources;
 mod storms;
@@ -39,6 +63,9 @@ mod substitution;
 mod sync;
 mod team;
 mod traps;
+mod uploads;
 #[path = "../robustness/wares.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod wares;
+mod weather;
+mod wire;

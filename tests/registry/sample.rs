@@ -107,9 +107,9 @@ impl Sample {
         };
         let publication = Publication {
             name: &self.record.name,
-            editions: vec![edition],
+            editions: &[edition],
             platforms: &[PLATFORM],
-            tags: vec!["stable".into()],
+            tags: &["stable".into()],
             protected: false,
             pushed_ms: 1,
             signer: None,

@@ -1,11 +1,11 @@
 //! The SBOM of a pushed image: where it is found, and what it says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use imagewright::digest::Digest;
 use imagewright::registry::Registry;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::lab::{self, Lab, Options, PREFIX, Server, client, login_file, wait};
 
@@ -87,7 +87,7 @@ fn an_sbom_names_every_package_with_its_file_and_the_layer_that_brings_it() {
     let lab = lab::project(server.address(), &index, IMAGE);
     let image = push(&lab);
     let sbom = found(&client(&[]), &server, &image);
-    assert_eq!(sbom["spdxVersion"], "SPDX-2.3");
+    assert_spdx(&sbom);
     assert_eq!(sbom["creationInfo"]["created"], "1970-01-01T00:00:00Z");
     let packages: BTreeMap<&str, &Value> = sbom["packages"]
         .as_array()
@@ -137,4 +137,85 @@ fn an_sbom_names_every_package_with_its_file_and_the_layer_that_brings_it() {
         let blob = layer["checksums"][0]["checksumValue"].as_str().unwrap();
         assert!(package["sourceInfo"].as_str().unwrap().contains(blob));
     }
+}
+
+/// What SPDX 2.3 demands of a document of packages, clause by clause.
+#[track_caller]
+fn assert_spdx(sbom: &Value) {
+    let text = |value: &Value| {
+        value
+            .as_str()
+            .unwrap_or_else(|| panic!("{value}"))
+            .to_owned()
+    };
+    // 6: document creation information.
+    assert_eq!(sbom["spdxVersion"], "SPDX-2.3");
+    assert_eq!(sbom["dataLicense"], "CC0-1.0");
+    assert_eq!(sbom["SPDXID"], "SPDXRef-DOCUMENT");
+    assert!(!text(&sbom["name"]).is_empty());
+    let namespace = url::Url::parse(&text(&sbom["documentNamespace"])).unwrap();
+    assert_eq!(namespace.fragment(), None);
+    let created = text(&sbom["creationInfo"]["created"]);
+    assert!(created.len() == 20 && created.ends_with('Z'), "{created}");
+    let creators = sbom["creationInfo"]["creators"].as_array().unwrap();
+    assert!(text(&creators[0]).starts_with("Tool: imagewright-"));
+    // 3.2, 7: packages.
+    let is_id = |id: &str| {
+        let rest = id.strip_prefix("SPDXRef-").unwrap_or_default();
+        let fits = |c: char| c.is_ascii_alphanumeric() || ".-".contains(c);
+        !rest.is_empty() && rest.chars().all(fits)
+    };
+    let mut ids = BTreeSet::from(["SPDXRef-DOCUMENT".to_owned()]);
+    for package in sbom["packages"].as_array().unwrap() {
+        let id = text(&package["SPDXID"]);
+        assert!(is_id(&id) && ids.insert(id.clone()), "{id}");
+        assert!(!text(&package["name"]).is_empty());
+        let place = text(&package["downloadLocation"]);
+        assert!(
+            place == "NOASSERTION" || url::Url::parse(&place).is_ok(),
+            "{place}"
+        );
+        assert_eq!(package["filesAnalyzed"], false);
+        assert!(package.get("packageVerificationCode").is_none());
+        assert!(package.get("licenseInfoFromFiles").is_none());
+        for licence in ["licenseConcluded", "licenseDeclared", "copyrightText"] {
+            assert!(!text(&package[licence]).is_empty(), "{licence} of {id}");
+        }
+        let purpose = text(&package["primaryPackagePurpose"]);
+        assert!(["CONTAINER", "ARCHIVE", "LIBRARY"].contains(&purpose.as_str()));
+        for checksum in package["checksums"].as_array().unwrap() {
+            assert_eq!(checksum["algorithm"], "SHA256");
+            assert!(Digest::from_hex(&text(&checksum["checksumValue"])).is_ok());
+        }
+        for reference in package["externalRefs"].as_array().into_iter().flatten() {
+            assert_eq!(reference["referenceCategory"], "PACKAGE-MANAGER");
+            assert_eq!(reference["referenceType"], "purl");
+            assert!(text(&reference["referenceLocator"]).starts_with("pkg:"));
+        }
+    }
+    // 10: the licences that are not on the list of SPDX.
+    for licence in sbom["hasExtractedLicensingInfos"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
+        assert!(text(&licence["licenseId"]).starts_with("LicenseRef-"));
+        assert!(!text(&licence["extractedText"]).is_empty());
+    }
+    // 11: relationships; from the document everything is reached.
+    assert_eq!(sbom["documentDescribes"], json!(["SPDXRef-Image"]));
+    let mut reached = BTreeSet::from(["SPDXRef-DOCUMENT".to_owned()]);
+    for relation in sbom["relationships"].as_array().unwrap() {
+        let (from, to) = (
+            text(&relation["spdxElementId"]),
+            text(&relation["relatedSpdxElement"]),
+        );
+        assert!(["DESCRIBES", "CONTAINS"].contains(&text(&relation["relationshipType"]).as_str()));
+        assert!(
+            reached.contains(&from),
+            "{from} is told of before it is reached"
+        );
+        reached.insert(to);
+    }
+    assert_eq!(reached, ids);
 }

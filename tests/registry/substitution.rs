@@ -2,16 +2,12 @@
 
 use std::fs;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use imagewright::catalog::{Catalog, KeyTag, Record};
 use imagewright::digest::Digest;
-use imagewright::oci::Descriptor;
-use imagewright::registry::Reference;
 use serde_json::{Value, json};
 
-use crate::lab::{self, Lab, Options, PREFIX, Ran, Server, client, wait};
-use crate::sample;
+use crate::lab::{self, Lab, Options, PREFIX, Ran, Server, client};
+use crate::{lies, sample};
 
 const IMAGES: &str = r#"
 image "one" base="small" { pip "alpha"; file "app.txt" to="/app/"; }
@@ -74,36 +70,6 @@ impl Scene {
         let built = document(&self.first.run(&["build", "--json"]));
         built["images"][0]["set"].as_str().unwrap().parse().unwrap()
     }
-
-    fn record(&self, set: Digest) -> Record {
-        let claims = wait(self.catalog().images(&set, &[])).unwrap();
-        claims.records.into_iter().next().unwrap()
-    }
-
-    /// Puts something else under the tag of a key.
-    fn poison(&self, key: KeyTag, document: &str) {
-        let reference = Reference {
-            tag: Some(key.tag()),
-            ..self.catalog().place().cache()
-        };
-        let config = Descriptor::of(Record::MEDIA_TYPE, document);
-        let bytes = artifact(&config, document);
-        let blob = document.as_bytes().to_vec();
-        wait(client(&[]).put_blob(&reference, &config, &blob, &[], &|_| {})).unwrap();
-        let kind = "application/vnd.oci.image.manifest.v1+json";
-        wait(client(&[]).put_manifest(&reference, kind, bytes.as_bytes())).unwrap();
-    }
-}
-
-/// An artifact manifest that embeds `document`.
-fn artifact(config: &Descriptor, document: &str) -> String {
-    let mut config = config.clone();
-    config.data = Some(STANDARD.encode(document));
-    json!({
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "artifactType": Record::ARTIFACT_TYPE, "config": config, "layers": [],
-    })
-    .to_string()
 }
 
 fn read(lab: &Lab, name: &str) -> String {
@@ -255,7 +221,7 @@ fn a_registry_out_of_reach_is_told_once_and_the_build_goes_on() {
 fn what_is_malformed_hostile_or_of_another_key_is_told_and_not_believed() {
     let scene = Scene::new();
     let set = scene.set();
-    let record = scene.record(set);
+    let record = lies::record(&scene.catalog(), &set);
     let changed = |change: fn(&mut Value)| {
         let mut document = serde_json::to_value(&record).unwrap();
         change(&mut document);
@@ -323,7 +289,8 @@ fn what_is_malformed_hostile_or_of_another_key_is_told_and_not_believed() {
         ),
     ];
     for (what, document, warned) in hostile {
-        scene.poison(KeyTag::Set(set), &document);
+        let tag = KeyTag::Set(set).tag();
+        lies::put(&scene.catalog(), &tag, Record::MEDIA_TYPE, &document);
         let lab = scene.stranger();
         // Even whoever is trusted must not contradict himself.
         let (out, told) = build(&lab, &["--trust-registry", "--locked"]);

@@ -8,8 +8,10 @@ use imagewright::digest::Digest;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::lab::{Options, Request, Server};
+use crate::faults::{Fault, Weather};
+use crate::lab::{Options, PREFIX, Request, Server};
 use crate::project::Lab;
+use crate::proxy::Proxy;
 use crate::records::*;
 
 fn server() -> Server {
@@ -135,7 +137,8 @@ fn hostile() -> Vec<(Value, &'static str)> {
         (with("/platform", json!("plan9/mips")), "unknown variant"),
         (with("/pushed_ms", json!(-1)), "time"),
         (with("/pushed_ms", json!(i64::MAX)), "time"),
-        (with("/requested", deep), "recursion"),
+        (with("/requested", deep.clone()), "invalid type"),
+        (with("/base/name", json!({ "\u{e9}": deep })), "recursion"),
         (json!([]), "invalid"),
     ]
 }
@@ -229,7 +232,7 @@ fn hostile_records_are_told_once_and_keep_nobody_else_from_being_found() {
 }
 
 #[test]
-fn without_the_registry_the_answer_is_the_last_one_and_says_so() {
+fn without_the_registry_nobody_says_what_there_is_but_when_told_not_to_ask() {
     let lab = Lab::new();
     let server = server();
     put(&server, &many(2));
@@ -242,12 +245,13 @@ fn without_the_registry_the_answer_is_the_last_one_and_says_so() {
     );
     let place = place(&server);
     drop(server);
-    let ran = lab.run(&["find", "--json", "--registry", &place]);
-    assert_eq!(names(&ran).len(), 2);
-    assert!(
-        ran.err.contains("warning: ") && ran.err.contains("before"),
-        "{ran:?}"
-    );
+    let arguments = ["find", "--registry", &place];
+    let ran = lab.run(&arguments);
+    let ran = ran.expect(4, &[&place, "cannot be read", "help: ", "--no-sync"]);
+    assert_eq!(ran.out, "");
+    let arguments = ["find", "--json", "--no-sync", "--registry", &place];
+    let ran = lab.run(&arguments);
+    assert_eq!((names(&ran).len(), ran.err.as_str()), (2, ""));
 
     let locked = Server::docker_registry(Options {
         login: true,
@@ -258,13 +262,88 @@ fn without_the_registry_the_answer_is_the_last_one_and_says_so() {
 }
 
 #[test]
-fn four_processes_read_into_one_store_at_once() {
+fn what_did_not_come_across_is_asked_for_again() {
+    let (server, lab) = (server(), Lab::new());
+    put(&server, &many(3));
+    let cache = cache(&server).repository;
+    let path = server.blob_path(&server.tags(&cache)[0].1);
+    let whole = fs::read(&path).unwrap();
+    let damaged = String::from_utf8(whole.clone()).unwrap();
+    fs::write(&path, damaged.replace("schemaVersion", "schemaversion")).unwrap();
+    for _ in 0..2 {
+        let ran = find(&lab, &server, &[]);
+        assert_eq!(names(&ran).len(), 2);
+        assert!(ran.err.contains("expected sha256:"), "{ran:?}");
+    }
+    fs::write(&path, whole).unwrap();
+    let ran = find(&lab, &server, &[]);
+    assert_eq!((names(&ran).len(), ran.err.as_str()), (3, ""));
+}
+
+#[test]
+fn a_registry_that_does_not_give_all_its_records_does_not_tell_what_there_is() {
+    let (server, lab) = (server(), Lab::new());
+    let documents = put(&server, &many(3));
+    let weather = Weather {
+        permille: 1000,
+        faults: vec![Fault::Broken],
+        only: format!(
+            "GET /v2/{PREFIX}/cache/manifests/record-{}",
+            documents[1].hex()
+        ),
+        ..Weather::default()
+    };
+    let proxy = Proxy::start(server.address(), weather);
+    let place = format!("{}/{PREFIX}", proxy.address());
+    let arguments = ["find", "--json", "--registry", &place];
+    let ran = lab.run(&arguments);
+    let ran = ran.expect(4, &["cannot be read", "500", "--no-sync"]);
+    assert_eq!(ran.out, "");
+    let before = lab.run(&[&arguments[..], &["--no-sync"]].concat());
+    assert_eq!(
+        names(&before),
+        ["image-000", "image-002"],
+        "what came is kept"
+    );
+    proxy.set(Weather::default());
+    let (ran, requests) = server.during(|| lab.run(&arguments));
+    assert_eq!((names(&ran).len(), fetched(&requests)), (3, 1));
+}
+
+#[test]
+fn registries_are_kept_apart() {
+    let (one, two, lab) = (server(), server(), Lab::new());
+    put(&one, &many(2));
+    put(&two, &[record("image-000", 7, &["numpy==2.0"])]);
+    for _ in 0..2 {
+        let here = ["image-000", "image-001"];
+        assert_eq!(
+            names(&find(&lab, &one, &["--status", "ready,outdated"])),
+            here
+        );
+        assert_eq!(
+            names(&find(&lab, &two, &["--status", "ready,outdated"])),
+            ["image-000"]
+        );
+    }
+    assert_eq!(names(&find(&lab, &one, &["--pip", "numpy==2"])), [""; 0]);
+    assert_eq!(names(&lab.run(&["find", "--json", "--local"])), [""; 0]);
+    let token = printed(&find(&lab, &one, &["--page-size", "1"]));
+    let token = token["next_page_token"].as_str().unwrap();
+    let ran = find(&lab, &two, &["--page-token", token]);
+    ran.expect(2, &["another registry"]);
+    drop(one);
+    assert_eq!(names(&find(&lab, &two, &[])), ["image-000"]);
+}
+
+#[test]
+fn eight_processes_read_into_one_store_at_once() {
     let (server, lab) = (server(), Lab::new());
     put(&server, &many(120));
     let place = place(&server);
     let arguments = ["find", "--json", "--all", "--registry", &place];
     let (all, requests) = server.during(|| {
-        let running: Vec<_> = (0..4).map(|_| lab.start(&arguments)).collect();
+        let running: Vec<_> = (0..8).map(|_| lab.start(&arguments)).collect();
         let ended = running
             .into_iter()
             .map(|one| one.wait(Duration::from_secs(120)));

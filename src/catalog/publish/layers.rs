@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::future::try_join;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::sender::Sender;
@@ -12,7 +13,7 @@ use crate::digest::Digest;
 use crate::image::Image;
 use crate::layer::Layer;
 use crate::oci::Descriptor;
-use crate::registry::Reference;
+use crate::registry::{Put, Reference};
 
 /// How many layers are on their way at a time.
 pub(super) const AT_ONCE: usize = 8;
@@ -37,7 +38,7 @@ impl Sender<'_> {
         repository: &Reference,
     ) -> Result<(), CatalogError> {
         let mut known = Vec::new();
-        for edition in &publication.editions {
+        for edition in publication.editions {
             let digest = edition.image.digest();
             known.push(self.has_manifest(repository, &digest).await?);
         }
@@ -67,36 +68,14 @@ impl Sender<'_> {
     }
 
     async fn part(&self, part: Part<'_>, repository: &Reference) -> Result<(), CatalogError> {
-        let cache = self.catalog.place().cache();
-        let host = self.catalog.place().host();
+        let place = self.catalog.place();
         let elsewhere = part.extras.map_or(&[][..], |extras| &extras.elsewhere);
-        let elsewhere = elsewhere.iter().filter(|place| place.host == host);
-        let mounts: Vec<Reference> = elsewhere.cloned().collect();
-        let record = part
-            .key
-            .map(|key| layer_record(part.layer, key, part.extras));
-        let pinned = record
-            .as_ref()
-            .map(|(record, paths)| (Artifact::of_layer(record), record, paths));
-        let tag = part.key.map(|key| KeyTag::Layer(key).tag());
-        let found = match &tag {
-            Some(tag) => self.found(tag).await?,
-            None => None,
-        };
-        // What our own artifact would be has been there before, and with it the blob.
-        let same = matches!((&pinned, found), (Some((artifact, ..)), Some(found)) if artifact.digest() == found);
-        match same {
-            true => self.count_layer(part.layer, crate::registry::Put::Existing),
-            false => self.layer(&cache, part.layer, &mounts).await?,
-        }
-        if let (Some((artifact, _, paths)), Some(tag), None) = (&pinned, &tag, found) {
-            self.artifact(
-                &cache,
-                artifact,
-                paths.as_deref(),
-                std::slice::from_ref(tag),
-            )
-            .await?;
+        let here = elsewhere.iter().filter(|other| other.host == place.host());
+        let mounts: Vec<Reference> = here.cloned().collect();
+        let cache = place.cache();
+        match part.key {
+            Some(key) => self.pinned(&cache, &part, key, &mounts).await?,
+            None => self.layer(&cache, part.layer, &mounts).await?,
         }
         if part.wanted && *repository != cache {
             self.layer(repository, part.layer, &[cache]).await?;
@@ -104,11 +83,31 @@ impl Sender<'_> {
         Ok(())
     }
 
-    /// What a tag of the cache names.
-    pub(super) async fn found(&self, tag: &str) -> Result<Option<Digest>, CatalogError> {
-        let reference = self.catalog.tagged(tag);
-        let found = self.catalog.registry().head_manifest(&reference).await?;
-        Ok(found.map(|found| found.digest))
+    /// A layer in the cache, with the artifact that pins it under its key.
+    async fn pinned(
+        &self,
+        cache: &Reference,
+        part: &Part<'_>,
+        key: Digest,
+        mounts: &[Reference],
+    ) -> Result<(), CatalogError> {
+        let (record, paths) = layer_record(part.layer, key, part.extras);
+        let artifact = Artifact::of_layer(&record);
+        let tag = KeyTag::Layer(key).tag();
+        let found = self.found(&tag).await?;
+        if found == Some(artifact.digest()) {
+            // It names the blob, which therefore is there.
+            self.count_layer(part.layer, Put::Existing);
+            return Ok(());
+        }
+        self.layer(cache, part.layer, mounts).await?;
+        match found {
+            Some(_) => Ok(()),
+            None => {
+                self.artifact(cache, &artifact, paths.as_deref(), &[tag])
+                    .await
+            }
+        }
     }
 
     /// Puts an artifact, with what it consists of, under tags that are absent.
@@ -119,11 +118,14 @@ impl Sender<'_> {
         content: Option<&[u8]>,
         tags: &[String],
     ) -> Result<(), CatalogError> {
-        self.document(repository, artifact.config(), artifact.document())
-            .await?;
-        if let (Some(bytes), Some(blob)) = (content, artifact.content()) {
-            self.document(repository, blob, bytes).await?;
-        }
+        let config = self.document(repository, artifact.config(), artifact.document());
+        let content = async {
+            match content.zip(artifact.content()) {
+                Some((bytes, blob)) => self.document(repository, blob, bytes).await,
+                None => Ok(()),
+            }
+        };
+        try_join(config, content).await?;
         for tag in tags {
             let reference = Reference {
                 tag: Some(tag.clone()),

@@ -14,14 +14,15 @@ mod report;
 mod sender;
 mod sign;
 mod sources;
+mod uploads;
 
 use futures_util::future::BoxFuture;
 
 pub use describe::{Facts, describe};
 pub use report::{Count, Pushed, Traffic};
-pub use sender::Uploads;
 pub use sign::{Evidence, Signed, ToSign};
-pub use sources::SourceFile;
+pub use sources::{Kept, SourceFile};
+pub use uploads::Uploads;
 
 use super::{Accounts, Catalog, CatalogError, Record, SecretKey};
 use crate::digest::Digest;
@@ -41,11 +42,11 @@ pub struct Publication<'a> {
     /// Declared name.
     pub name: &'a str,
     /// One for each platform that is pushed now, sorted by platform; not empty.
-    pub editions: Vec<Edition<'a>>,
+    pub editions: &'a [Edition<'a>],
     /// The platforms that the manifest declares. With several, the names stand for an index.
     pub platforms: &'a [Platform],
     /// Declared tags beside the name's own, their words replaced.
-    pub tags: Vec<String>,
+    pub tags: &'a [String],
     /// Whether a name or tag that stands for another image is left alone.
     pub protected: bool,
     /// The pusher's clock, in milliseconds since 1970.
@@ -127,39 +128,43 @@ impl Publisher<'_> {
         let names = top.names(catalog, publication).await?;
         let repository = catalog.place().image(publication.name);
         let before = names.first().and_then(|name| name.found);
-        let mut pushed = Pushed {
-            tags: names.iter().map(|name| name.tag.clone()).collect(),
-            kept: top.kept.clone(),
-            ..Pushed::new(repository.to_string(), top.digest)
-        };
+        let tags = names.iter().filter_map(|name| name.reference.tag.clone());
+        let tags: Vec<String> = tags.collect();
+        let supersedes = before.filter(|before| *before != top.digest);
         let mut records = Vec::new();
         if names.iter().all(|name| name.found == Some(top.digest)) {
             sender.existing_layers(publication);
         } else {
-            pushed.supersedes = before.filter(|before| *before != top.digest);
             sender.images(publication, &repository).await?;
-            for edition in &publication.editions {
+            for edition in publication.editions {
                 let draft = Record {
                     repository: repository.repository.clone(),
-                    tags: pushed.tags.clone(),
+                    tags: tags.clone(),
                     index: top.index(),
                     pushed_ms: publication.pushed_ms,
-                    supersedes: pushed.supersedes,
+                    supersedes,
                     ..edition.record.clone()
                 };
-                let record = sender.describe(&repository, edition, draft).await?;
-                pushed.records.push(sender.record(edition, &record).await?);
-                records.push(record);
+                records.push(sender.record(&repository, edition, draft).await?);
             }
         }
         if let Some(signer) = publication.signer {
             for (index, edition) in publication.editions.iter().enumerate() {
-                sender.sign(edition, signer, records.get(index)).await?;
+                let written = records.get(index).map(|(record, _)| record);
+                sender.sign(edition, signer, written).await?;
             }
         }
         sender.put_names(publication, &top, &names).await?;
-        sender.finish(&mut pushed);
-        Ok(pushed)
+        Ok(Pushed {
+            repository: repository.to_string(),
+            digest: top.digest,
+            tags,
+            layers: sender.layer_traffic(),
+            documents: sender.document_traffic(),
+            records: records.into_iter().map(|(_, digest)| digest).collect(),
+            supersedes,
+            kept: top.kept,
+        })
     }
 }
 

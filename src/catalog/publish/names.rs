@@ -27,8 +27,7 @@ pub(super) struct Top {
 
 /// A tag, and what it stood for before the push.
 pub(super) struct Name {
-    pub(super) tag: String,
-    reference: Reference,
+    pub(super) reference: Reference,
     pub(super) found: Option<Digest>,
 }
 
@@ -113,21 +112,10 @@ impl Top {
         catalog: &Catalog,
         publication: &Publication<'_>,
     ) -> Result<Vec<Name>, CatalogError> {
-        let place = catalog.place();
-        let tags = publication.tags.iter().map(|tag| Some(tag.as_str()));
         let mut names = Vec::new();
-        for tag in std::iter::once(None).chain(tags) {
-            let tag = place.tag(publication.name, tag);
-            let reference = Reference {
-                tag: Some(tag.clone()),
-                ..place.image(publication.name)
-            };
+        for reference in catalog.place().names(publication.name, publication.tags) {
             let found = self.stands(catalog, publication, &reference).await?;
-            names.push(Name {
-                tag,
-                reference,
-                found,
-            });
+            names.push(Name { reference, found });
         }
         Ok(names)
     }

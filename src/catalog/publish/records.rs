@@ -15,54 +15,51 @@ use crate::oci::Descriptor;
 use crate::registry::Reference;
 
 impl Sender<'_> {
-    /// Puts what a record refers to, and says so in it.
-    pub(super) async fn describe(
+    /// Completes a record with what it refers to, and writes it under its own tag and under those of its keys that are
+    /// absent. Returns it with the digest of its document.
+    pub(super) async fn record(
         &self,
         repository: &Reference,
         edition: &Edition<'_>,
         draft: Record,
-    ) -> Result<Record, CatalogError> {
-        Ok(Record {
+    ) -> Result<(Record, Digest), CatalogError> {
+        let record = Record {
             lock: Some(Descriptor::of(Lock::MEDIA_TYPE, &edition.lock)),
             sbom: Some(self.sbom(repository, edition).await?),
             ..draft
-        })
-    }
-
-    /// Writes a record under its own tag, and under those of its keys that are absent. Returns its digest.
-    pub(super) async fn record(
-        &self,
-        edition: &Edition<'_>,
-        record: &Record,
-    ) -> Result<Digest, CatalogError> {
-        let cache = self.catalog.place().cache();
-        let artifact = Artifact::of_record(record);
+        };
+        let artifact = Artifact::of_record(&record);
         let digest = artifact.config().digest;
         let mut tags = vec![KeyTag::Record(digest).tag()];
-        for key in key_tags(record) {
+        for key in key_tags(&record) {
             let tag = key.tag();
             if self.found(&tag).await?.is_none() {
                 tags.push(tag);
             }
         }
+        let cache = self.catalog.place().cache();
         let lock = Some(edition.lock.as_bytes());
         self.artifact(&cache, &artifact, lock, &tags).await?;
-        Ok(digest)
+        Ok((record, digest))
+    }
+
+    /// The record that lies under a tag of the cache, if it is one of the image that `own` is of.
+    async fn known_record(&self, tag: &str, own: &Record) -> Result<Option<Record>, CatalogError> {
+        let found = self.catalog.document::<Record>(tag, Record::MEDIA_TYPE);
+        match found.await? {
+            Some(record) if !is_of(&record, own) => Err(CatalogError::OtherImage {
+                what: self.catalog.tagged(tag).to_string(),
+                found: record.digest,
+                image: own.digest,
+            }),
+            found => Ok(found),
+        }
     }
 
     /// The record that lies under the image key, if it is one of this very image.
     async fn first_record(&self, edition: &Edition<'_>) -> Result<Option<Record>, CatalogError> {
         let tag = KeyTag::Image(edition.record.keys.image).tag();
-        let found = self.catalog.document::<Record>(&tag, Record::MEDIA_TYPE);
-        match found.await? {
-            Some(record) if is_of(&record, &edition.record) => Ok(Some(record)),
-            Some(record) => Err(CatalogError::OtherImage {
-                what: self.catalog.tagged(&tag).to_string(),
-                found: record.digest,
-                image: edition.record.digest,
-            }),
-            None => Ok(None),
-        }
+        self.known_record(&tag, &edition.record).await
     }
 
     /// Puts the SBOM as a referrer of the image, unless the first record names one that is there. Returns the digest of
@@ -131,7 +128,6 @@ impl Sender<'_> {
         record: &Record,
         layers: Vec<(LayerRecord, Option<Vec<u8>>)>,
     ) -> Result<(), CatalogError> {
-        let cache = self.catalog.place().cache();
         let id = signer.public().id();
         let work = layers.iter().filter_map(|(record, paths)| {
             let signed = signer.sign_layer(record)?;
@@ -144,32 +140,23 @@ impl Sender<'_> {
             .await?;
         let signed = signer.sign_record(record);
         let mut tags = Vec::new();
-        for tag in key_tags(&signed) {
-            let tag = tag.signed(&id);
-            match self
-                .catalog
-                .document::<Record>(&tag, Record::MEDIA_TYPE)
-                .await?
-            {
-                None => tags.push(tag),
-                Some(known) if !is_of(&known, &signed) => {
-                    return Err(CatalogError::OtherImage {
-                        what: self.catalog.tagged(&tag).to_string(),
-                        found: known.digest,
-                        image: signed.digest,
-                    });
-                }
-                Some(known) if says_as_much(&known, &signed, &signer.public()) => {}
-                Some(_) => tags.push(tag),
+        for key in key_tags(&signed) {
+            let tag = key.signed(&id);
+            let enough = match self.known_record(&tag, &signed).await? {
+                Some(known) => says_as_much(&known, &signed, &signer.public()),
+                // In a dry run, it would be there.
+                None => self.is_put(&tag),
+            };
+            if !enough {
+                tags.push(tag);
             }
         }
-        match tags.is_empty() {
-            true => Ok(()),
-            false => {
-                let artifact = Artifact::of_record(&signed);
-                self.artifact(&cache, &artifact, None, &tags).await
-            }
+        if tags.is_empty() {
+            return Ok(());
         }
+        let cache = self.catalog.place().cache();
+        let artifact = Artifact::of_record(&signed);
+        self.artifact(&cache, &artifact, None, &tags).await
     }
 
     async fn sign_layer(

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::digest::Digest;
 use crate::manifest::Platform;
+use crate::registry::Put;
 
 /// What a push did at one destination, or, in a dry run, would do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -17,7 +18,8 @@ pub struct Pushed {
     pub tags: Vec<String>,
     /// Layers.
     pub layers: Traffic,
-    /// Configurations, manifests, records, SBOMs.
+    /// Configurations, manifests, records, SBOMs. The list of what refers to an image, which registries without the
+    /// referrers API have under a tag, is not counted.
     pub documents: Traffic,
     /// Digests of the records that were written; none if nothing changed.
     pub records: Vec<Digest>,
@@ -55,6 +57,18 @@ impl Count {
     }
 }
 
+impl Traffic {
+    /// One more.
+    pub(super) fn count(&mut self, put: Put, bytes: u64) {
+        let count = match put {
+            Put::Existing => &mut self.existing,
+            Put::Mounted => &mut self.mounted,
+            Put::Uploaded => &mut self.uploaded,
+        };
+        count.add(bytes);
+    }
+}
+
 impl std::ops::AddAssign for Traffic {
     fn add_assign(&mut self, more: Self) {
         for (count, more) in [
@@ -69,20 +83,6 @@ impl std::ops::AddAssign for Traffic {
 }
 
 impl Pushed {
-    /// Nothing moved yet.
-    pub(super) fn new(repository: String, digest: Digest) -> Self {
-        Self {
-            repository,
-            digest,
-            tags: Vec::new(),
-            layers: Traffic::default(),
-            documents: Traffic::default(),
-            records: Vec::new(),
-            supersedes: None,
-            kept: Vec::new(),
-        }
-    }
-
     /// Whether nothing had to be written.
     pub fn is_unchanged(&self) -> bool {
         self.layers.uploaded.count + self.layers.mounted.count + self.documents.uploaded.count == 0

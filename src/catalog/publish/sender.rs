@@ -1,12 +1,10 @@
 //! What every step of a push goes through: asks first, writes unless it is a dry run, counts.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-
-use tokio::sync::OwnedMutexGuard;
+use std::sync::{Mutex, PoisonError};
 
 use super::content::LayerBlob;
-use super::report::{Pushed, Traffic};
+use super::report::Traffic;
 use super::{Publication, Publisher};
 use crate::catalog::artifact::{Artifact, IMAGE_MANIFEST};
 use crate::catalog::{Catalog, CatalogError};
@@ -14,46 +12,8 @@ use crate::digest::Digest;
 use crate::layer::{Layer, LayerContent};
 use crate::oci::Descriptor;
 use crate::progress::Stage;
-use crate::registry::{Put, Reference};
+use crate::registry::{BlobContent, Put, Reference};
 use crate::store::LockGuard;
-
-/// Which blobs this process has seen to, by repository: no two tasks send the same blob, and what was sent, or in a dry
-/// run would have been, is not asked for again.
-#[derive(Debug, Default)]
-pub struct Uploads(Mutex<BTreeMap<(Reference, Digest), Turn>>);
-
-/// Held by the task that sees to a blob; true: the repository has it by now.
-type Turn = Arc<tokio::sync::Mutex<bool>>;
-
-impl Uploads {
-    /// Waits for its turn; true: the repository has the blob by now.
-    pub(super) async fn enter(
-        &self,
-        repository: &Reference,
-        blob: &Digest,
-    ) -> OwnedMutexGuard<bool> {
-        let plain = Reference {
-            tag: None,
-            digest: None,
-            ..repository.clone()
-        };
-        let key = (plain, *blob);
-        let turn = {
-            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(all.entry(key).or_default())
-        };
-        turn.lock_owned().await
-    }
-
-    /// Repositories that have the blob by now, as far as this process saw to it. Waits for nobody.
-    fn holders(&self, blob: &Digest) -> Vec<Reference> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let holders = all.iter().filter(|((_, digest), seen)| {
-            digest == blob && seen.try_lock().is_ok_and(|seen| *seen)
-        });
-        holders.map(|((place, _), _)| place.clone()).collect()
-    }
-}
 
 /// A push to one destination.
 pub(super) struct Sender<'a> {
@@ -92,24 +52,32 @@ impl<'a> Sender<'a> {
         layer: &Layer,
         mounts: &[Reference],
     ) -> Result<(), CatalogError> {
-        let mut seen = self
-            .publisher
-            .uploads
-            .enter(repository, &layer.digest)
-            .await;
         let blob = Descriptor::new(&layer.media_type, layer.digest, layer.size);
-        let registry = self.catalog.registry();
-        let put = if *seen || registry.has_blob(repository, &blob).await? {
-            Put::Existing
-        } else if self.dry() {
-            self.predict(&blob, mounts).await?
-        } else {
-            let _held = self.exclusive(&layer.digest).await?;
-            self.send(repository, layer, &blob, mounts).await?
-        };
-        *seen = true;
+        let send = self.send_layer(repository, layer, &blob, mounts);
+        let put = self.blob(repository, &blob, mounts, send).await?;
         self.count_layer(layer, put);
         Ok(())
+    }
+
+    /// Sees to it that `repository` has a blob that may be large; `send` does it, unless it is there by then.
+    pub(super) async fn blob(
+        &self,
+        repository: &Reference,
+        blob: &Descriptor,
+        mounts: &[Reference],
+        send: impl Future<Output = Result<Put, CatalogError>>,
+    ) -> Result<Put, CatalogError> {
+        let mut seen = self.publisher.uploads.enter(repository, &blob.digest).await;
+        let put = if *seen || self.catalog.registry().has_blob(repository, blob).await? {
+            Put::Existing
+        } else if self.dry() {
+            self.predict(blob, mounts).await?
+        } else {
+            let _held = self.exclusive(&blob.digest).await?;
+            send.await?
+        };
+        *seen = true;
+        Ok(put)
     }
 
     /// What a real push would do with a blob that is not there.
@@ -124,7 +92,7 @@ impl<'a> Sender<'a> {
     }
 
     /// Keeps other processes that use this store from sending the same blob at the same time; they find it afterwards.
-    pub(super) async fn exclusive(&self, blob: &Digest) -> Result<LockGuard, CatalogError> {
+    async fn exclusive(&self, blob: &Digest) -> Result<LockGuard, CatalogError> {
         let wait = self.publisher.store.locker(&format!("push-{}", blob.hex()));
         match tokio::task::spawn_blocking(wait).await {
             Ok(held) => Ok(held?),
@@ -132,47 +100,70 @@ impl<'a> Sender<'a> {
         }
     }
 
-    async fn send(
+    /// Mounts or sends a layer. The bytes of one that only a registry has are brought when mounting does not do.
+    async fn send_layer(
         &self,
         repository: &Reference,
         layer: &Layer,
         blob: &Descriptor,
         mounts: &[Reference],
     ) -> Result<Put, CatalogError> {
-        let content = LayerBlob::new(self.publisher.source, layer);
-        let mounts = names(mounts.to_vec());
         let elsewhere = layer.content == LayerContent::Registry;
         if !elsewhere {
-            self.check(layer)?;
+            self.readable(layer).await?;
         }
-        let progress = self.publisher.progress;
-        let id = progress.begin(Stage::Push, &layer.comment, Some(layer.size));
-        let registry = self.catalog.registry();
-        let advance = |bytes| progress.advance(id, bytes);
-        let mut put = registry
-            .put_blob(repository, blob, &content, &mounts, &advance)
+        let content = LayerBlob::new(self.publisher.source, layer);
+        let put = self
+            .put(repository, blob, &layer.comment, &content, mounts)
             .await;
-        if put.is_err() && elsewhere && content.was_opened() {
-            self.publisher.materialise.bring(layer).await?;
-            let layer = Layer {
-                content: LayerContent::Blob,
-                ..layer.clone()
-            };
-            let content = LayerBlob::new(self.publisher.source, &layer);
-            put = registry
-                .put_blob(repository, blob, &content, &[], &advance)
-                .await;
+        if put.is_ok() || !elsewhere || !content.was_opened() {
+            return put;
         }
+        self.publisher.materialise.bring(layer).await?;
+        let layer = Layer {
+            content: LayerContent::Blob,
+            ..layer.clone()
+        };
+        let content = LayerBlob::new(self.publisher.source, &layer);
+        self.put(repository, blob, &layer.comment, &content, &[])
+            .await
+    }
+
+    /// Mounts or sends a blob; whoever watches sees it under the name `label`.
+    pub(super) async fn put(
+        &self,
+        repository: &Reference,
+        blob: &Descriptor,
+        label: &str,
+        content: &dyn BlobContent,
+        mounts: &[Reference],
+    ) -> Result<Put, CatalogError> {
+        let progress = self.publisher.progress;
+        let id = progress.begin(Stage::Push, label, Some(blob.size));
+        let advance = |bytes| progress.advance(id, bytes);
+        let registry = self.catalog.registry();
+        let put = registry
+            .put_blob(repository, blob, content, &names(mounts), &advance)
+            .await;
         progress.end(id);
         Ok(put?)
     }
 
-    /// Whether the bytes can be read, told in our words before a request is made for them.
-    fn check(&self, layer: &Layer) -> Result<(), CatalogError> {
-        match self.publisher.source.open_at(layer, 0) {
+    /// Sees to it that the bytes of a layer of the store can be read: something may have removed what they come from.
+    async fn readable(&self, layer: &Layer) -> Result<(), CatalogError> {
+        let source = self.publisher.source;
+        let Err(error) = source.open_at(layer, 0) else {
+            return Ok(());
+        };
+        let comment = &layer.comment;
+        self.publisher.progress.warn(&format!(
+            "the bytes of the layer `{comment}` cannot be read ({error}); they are brought again"
+        ));
+        self.publisher.materialise.bring(layer).await?;
+        match source.open_at(layer, 0) {
             Ok(_) => Ok(()),
             Err(source) => Err(CatalogError::Layer {
-                comment: layer.comment.clone(),
+                comment: comment.clone(),
                 digest: layer.digest,
                 source,
             }),
@@ -198,10 +189,10 @@ impl<'a> Sender<'a> {
                 false => self.predict(blob, &mounts).await?,
             }
         } else {
-            let mounts = names(mounts);
+            let _held = self.exclusive(&blob.digest).await?;
             let content = bytes.to_vec();
             registry
-                .put_blob(repository, blob, &content, &mounts, &|_| {})
+                .put_blob(repository, blob, &content, &names(&mounts), &|_| {})
                 .await?
         };
         *seen = true;
@@ -215,12 +206,36 @@ impl<'a> Sender<'a> {
         repository: &Reference,
         digest: &Digest,
     ) -> Result<bool, CatalogError> {
-        let reference = Reference {
+        let pinned = Reference {
             digest: Some(*digest),
             ..repository.clone()
         };
-        let found = self.catalog.registry().head_manifest(&reference).await?;
-        Ok(found.is_some())
+        Ok(self.named(&pinned).await?.is_some())
+    }
+
+    /// What a tag of the cache names; such a tag never moves.
+    pub(super) async fn found(&self, tag: &str) -> Result<Option<Digest>, CatalogError> {
+        self.named(&self.catalog.tagged(tag)).await
+    }
+
+    /// Whether this process has put a tag of the cache, or in a dry run would have.
+    pub(super) fn is_put(&self, tag: &str) -> bool {
+        let known = self.publisher.uploads.manifest(&self.catalog.tagged(tag));
+        known.is_some()
+    }
+
+    /// What a tag that never moves, or a digest, names.
+    async fn named(&self, reference: &Reference) -> Result<Option<Digest>, CatalogError> {
+        let uploads = self.publisher.uploads;
+        if let Some(known) = uploads.manifest(reference) {
+            return Ok(Some(known));
+        }
+        let found = self.catalog.registry().head_manifest(reference).await?;
+        let found = found.map(|found| found.digest);
+        if let Some(found) = found {
+            uploads.put(reference, found);
+        }
+        Ok(found)
     }
 
     /// Puts a manifest that has a `subject`, findable from there.
@@ -235,6 +250,7 @@ impl<'a> Sender<'a> {
                 .attach(repository, IMAGE_MANIFEST, artifact.manifest())
                 .await?;
         }
+        self.publisher.uploads.put(repository, artifact.digest());
         self.count_document(Put::Uploaded, artifact.manifest().len() as u64);
         Ok(())
     }
@@ -250,6 +266,7 @@ impl<'a> Sender<'a> {
             let registry = self.catalog.registry();
             registry.put_manifest(reference, media_type, bytes).await?;
         }
+        self.publisher.uploads.put(reference, Digest::of(bytes));
         self.count_document(Put::Uploaded, bytes.len() as u64);
         Ok(())
     }
@@ -259,11 +276,7 @@ impl<'a> Sender<'a> {
             .documents
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        match put {
-            Put::Existing => traffic.existing.add(bytes),
-            Put::Mounted => traffic.mounted.add(bytes),
-            Put::Uploaded => traffic.uploaded.add(bytes),
-        }
+        traffic.count(put, bytes);
     }
 
     pub(super) fn count_layer(&self, layer: &Layer, put: Put) {
@@ -279,36 +292,37 @@ impl<'a> Sender<'a> {
 
     /// Counts every layer as there already.
     pub(super) fn existing_layers(&self, publication: &Publication<'_>) {
-        for edition in &publication.editions {
+        for edition in publication.editions {
             for layer in &edition.image.layers {
                 self.count_layer(layer, Put::Existing);
             }
         }
     }
 
-    /// Puts the counts into the report.
-    pub(super) fn finish(&self, pushed: &mut Pushed) {
-        pushed.documents = *self
-            .documents
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        for moved in self
-            .layers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-        {
-            let layers = &mut pushed.layers;
+    /// What became of the layers; one that several repositories got counts once.
+    pub(super) fn layer_traffic(&self) -> Traffic {
+        let layers = self.layers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut traffic = Traffic::default();
+        for moved in layers.values() {
             match (moved.uploads, moved.mounts) {
-                (0, 0) => layers.existing.add(moved.size),
-                (0, _) => layers.mounted.add(moved.size),
-                (uploads, _) => layers.uploaded.add(moved.size * uploads),
+                (0, 0) => traffic.existing.add(moved.size),
+                (0, _) => traffic.mounted.add(moved.size),
+                (uploads, _) => traffic.uploaded.add(moved.size * uploads),
             }
         }
+        traffic
+    }
+
+    /// What became of the documents.
+    pub(super) fn document_traffic(&self) -> Traffic {
+        *self
+            .documents
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn names(mounts: Vec<Reference>) -> Vec<String> {
-    let names = mounts.into_iter().map(|mount| mount.repository);
+fn names(mounts: &[Reference]) -> Vec<String> {
+    let names = mounts.iter().map(|mount| mount.repository.clone());
     names.collect()
 }

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::layers::layer_record;
-use super::report::{Pushed, Traffic};
+use super::report::Traffic;
 use super::sender::Sender;
 use super::{Extras, Publisher, own_key};
 use crate::catalog::{Catalog, CatalogError, KeyTag, LayerRecord, Record, SecretKey, Wanted};
@@ -102,11 +102,9 @@ impl Publisher<'_> {
             _ => with_known_lock(record, &image.lock),
         };
         sender.sign_records(signer, &record, layers).await?;
-        let mut moved = Pushed::new(String::new(), record.digest);
-        sender.finish(&mut moved);
         Ok(Signed {
             digest: record.digest,
-            documents: moved.documents,
+            documents: sender.document_traffic(),
         })
     }
 }

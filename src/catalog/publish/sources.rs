@@ -6,17 +6,14 @@ use std::path::PathBuf;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::Publisher;
+use super::layers::AT_ONCE;
 use super::report::Traffic;
 use super::sender::Sender;
-use crate::catalog::artifact::{Artifact, IMAGE_MANIFEST};
+use crate::catalog::artifact::Artifact;
 use crate::catalog::{Catalog, CatalogError};
 use crate::digest::Digest;
 use crate::oci::Descriptor;
-use crate::progress::Stage;
 use crate::registry::Put;
-
-/// Files at one time.
-const PARALLEL: usize = 8;
 
 /// The media type of wheels, which are zip archives.
 const WHEEL: &str = "application/zip";
@@ -55,9 +52,39 @@ impl SourceFile {
     }
 }
 
+/// What keeping the files of an image moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// The files.
+    pub files: Traffic,
+    /// What names them.
+    pub documents: Traffic,
+}
+
+impl std::ops::AddAssign for Kept {
+    fn add_assign(&mut self, more: Self) {
+        self.files += more.files;
+        self.documents += more.documents;
+    }
+}
+
 impl Publisher<'_> {
+    /// Whether a destination keeps the files that the image with this key was made of.
+    ///
+    /// # Errors
+    /// When that cannot be known.
+    pub async fn keeps_sources(
+        &self,
+        catalog: &Catalog,
+        image: &Digest,
+    ) -> Result<bool, CatalogError> {
+        let sender = Sender::new(self, catalog);
+        Ok(sender.found(&sources_tag(image)).await?.is_some())
+    }
+
     /// Keeps the files that the image with this key was made of in the cache of a destination; nothing is sent that is
-    /// there. The manifest that names them comes last; the key decides which files these are ([`Catalog::has_sources`]).
+    /// there. The manifest that names them comes last; the key decides which files these are
+    /// ([`Publisher::keeps_sources`]).
     ///
     /// # Errors
     /// Those of the registry; a file that cannot be read or has changed.
@@ -66,62 +93,45 @@ impl Publisher<'_> {
         catalog: &Catalog,
         image: &Digest,
         files: &[SourceFile],
-    ) -> Result<Traffic, CatalogError> {
+    ) -> Result<Kept, CatalogError> {
         let sender = Sender::new(self, catalog);
         let once: BTreeMap<&Digest, &SourceFile> =
             files.iter().map(|file| (&file.blob.digest, file)).collect();
-        let mut traffic = Traffic::default();
         if once.is_empty() {
-            return Ok(traffic);
+            return Ok(Kept::default());
         }
         let sends = once.values().map(|file| Box::pin(sender.file(file)));
         let sent: Vec<(u64, Put)> = stream::iter(sends)
-            .buffer_unordered(PARALLEL)
+            .buffer_unordered(AT_ONCE)
             .try_collect()
             .await?;
+        let mut traffic = Traffic::default();
         for (size, put) in sent {
-            match put {
-                Put::Existing => traffic.existing.add(size),
-                Put::Mounted => traffic.mounted.add(size),
-                Put::Uploaded => traffic.uploaded.add(size),
-            }
+            traffic.count(put, size);
         }
         let mut blobs: Vec<&Descriptor> = once.values().map(|file| &file.blob).collect();
         blobs.sort_by(|one, other| one.annotations.cmp(&other.annotations));
         let artifact = Artifact::of_sources(&blobs);
-        let cache = catalog.place().cache();
-        sender
-            .document(&cache, artifact.config(), artifact.document())
-            .await?;
-        sender
-            .manifest(&catalog.sources(image), IMAGE_MANIFEST, artifact.manifest())
-            .await?;
-        Ok(traffic)
+        let (cache, tag) = (catalog.place().cache(), sources_tag(image));
+        sender.artifact(&cache, &artifact, None, &[tag]).await?;
+        Ok(Kept {
+            files: traffic,
+            documents: sender.document_traffic(),
+        })
     }
+}
+
+/// The tag that names the sources of an image.
+fn sources_tag(image: &Digest) -> String {
+    format!("sources-{}", image.hex())
 }
 
 impl Sender<'_> {
     /// Sees to it that the cache has a file.
     async fn file(&self, file: &SourceFile) -> Result<(u64, Put), CatalogError> {
-        let cache = self.catalog.place().cache();
-        let (registry, blob) = (self.catalog.registry(), &file.blob);
-        let mut seen = self.publisher.uploads.enter(&cache, &blob.digest).await;
-        let put = if *seen || registry.has_blob(&cache, blob).await? {
-            Put::Existing
-        } else if self.dry() {
-            Put::Uploaded
-        } else {
-            let _held = self.exclusive(&blob.digest).await?;
-            let progress = self.publisher.progress;
-            let id = progress.begin(Stage::Push, file.name(), Some(blob.size));
-            let advance = |bytes| progress.advance(id, bytes);
-            let put = registry
-                .put_blob(&cache, blob, &file.path, &[], &advance)
-                .await;
-            progress.end(id);
-            put?
-        };
-        *seen = true;
+        let (cache, blob) = (self.catalog.place().cache(), &file.blob);
+        let send = self.put(&cache, blob, file.name(), &file.path, &[]);
+        let put = self.blob(&cache, blob, &[], send).await?;
         Ok((blob.size, put))
     }
 }

@@ -1,5 +1,7 @@
 //! Wheels, debs and downloads: from where the manifest says, and else from the registry that keeps them.
 
+use std::collections::BTreeMap;
+
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 
@@ -15,7 +17,7 @@ use crate::manifest::{FetchSpec, ImageRequest, Root};
 use crate::oci::ReadError;
 use crate::progress::Progress;
 use crate::source::debian::{DebSource, fetch_debs, snapshot_url};
-use crate::source::{ArtifactMirror, FetchContext, fetch_file, fetch_wheels};
+use crate::source::{ArtifactMirror, FetchContext, SourceError, fetch_file, fetch_wheels};
 use crate::store::Store;
 
 /// Downloads at one time.
@@ -68,7 +70,7 @@ impl Artifacts<'_> {
         request: &ImageRequest,
         lock: &Lock,
         files: impl IntoIterator<Item = &'f String>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), SourceError> {
         let indexes: Vec<(String, String)> = request
             .indexes
             .iter()
@@ -83,6 +85,31 @@ impl Artifacts<'_> {
         let keeper = keeper.as_ref().map(|keeper| keeper as &dyn ArtifactMirror);
         fetch_wheels(&wheels, &self.fetching(&indexes, keeper)).await?;
         Ok(())
+    }
+
+    /// Brings the wheels with these SHA-256 into the store, for the first of `requests` that has them all; false if none
+    /// has.
+    pub async fn wheels_again(
+        &self,
+        requests: &[ImageRequest],
+        lock: &Lock,
+        lost: &[Digest],
+    ) -> Result<bool, SourceError> {
+        let is_lost = |file: &&String| {
+            let wheel = lock.wheels.get(*file);
+            wheel.is_some_and(|wheel| lost.contains(&wheel.sha256))
+        };
+        for request in requests {
+            let platforms = lock.images.get(&request.name.value);
+            for locked in platforms.into_iter().flat_map(BTreeMap::values) {
+                let files: Vec<&String> = locked.wheels.iter().filter(is_lost).collect();
+                if !files.is_empty() && files.len() == lost.len() {
+                    self.wheels(request, lock, files).await?;
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
     }
 
     fn fetching<'c>(

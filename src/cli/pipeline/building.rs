@@ -12,7 +12,7 @@ use super::substitute::{Claim, Sought, Substitutes, Taken};
 use crate::catalog::Trust;
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
-use crate::diagnostic::Kind;
+use crate::diagnostic::{Explain, Kind};
 use crate::digest::Digest;
 use crate::identity::{self, ConfigDocument, SetDocument};
 use crate::image::Image;
@@ -288,7 +288,7 @@ impl<'a> Builder<'a> {
             return Ok(None);
         }
         let Some(substitutes) = &self.substitutes else {
-            let reason = "layers are in a registry only, and there is none to pull them from";
+            let reason = "the store does not have the bytes of its layers, and there is no registry to pull them from";
             return Ok(Some(reason.into()));
         };
         let begun = Instant::now();
@@ -297,6 +297,12 @@ impl<'a> Builder<'a> {
         let claimed = built.claim.as_ref().and_then(Claim::repository);
         let repositories: Vec<_> = claimed.into_iter().collect();
         let layers = &built.image.layers;
+        let first = layers.iter().find(|layer| lacks(layer));
+        if let (Some(repository), Some(first)) = (repositories.first(), first)
+            && let Some(reason) = substitutes.silence(repository, first).await
+        {
+            return Ok(Some(reason));
+        }
         let pulled =
             materialise::layers(context, store, registry, &repositories, layers, need).await;
         match pulled {
@@ -307,7 +313,8 @@ impl<'a> Builder<'a> {
                 built.timings.push(("pull".into(), begun.elapsed()));
                 Ok(None)
             }
-            Err(error @ RegistryError::Store(_)) => Err(error.into()),
+            // Bytes that are not what they should be are no fault of the store.
+            Err(RegistryError::Store(error)) if error.kind() != Kind::Refused => Err(error.into()),
             Err(error) => Ok(Some(error.to_string())),
         }
     }

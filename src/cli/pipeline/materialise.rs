@@ -3,6 +3,7 @@
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use crate::cli::context::Context;
+use crate::digest::Digest;
 use crate::layer::recipe::Recipe;
 use crate::layer::{Layer, LayerContent};
 use crate::oci::Descriptor;
@@ -40,14 +41,26 @@ pub fn settled(store: &Store, layer: &Layer) -> Layer {
     layer
 }
 
-/// Whether the bytes of `layer` must be pulled for `need`.
+/// Whether the bytes of `layer` must be brought for `need`.
 pub fn lacks(store: &Store, layer: &Layer, need: Need) -> bool {
-    layer.content == LayerContent::Registry
-        && match need {
-            Need::Name => false,
-            Need::Bytes => true,
-            Need::Trees => !store.tree_path(&layer.diff_id).is_dir(),
+    match need {
+        Need::Name => false,
+        Need::Bytes => !can_be_read(store, layer),
+        Need::Trees => !store.tree_path(&layer.diff_id).is_dir() && !can_be_read(store, layer),
+    }
+}
+
+/// Whether the store has the bytes of a layer. A recipe may have outlived its wheels.
+fn can_be_read(store: &Store, layer: &Layer) -> bool {
+    match layer.content {
+        LayerContent::Registry => false,
+        LayerContent::Blob => true,
+        LayerContent::Recipe => {
+            let wheels = Recipe::wheels_in(&store.recipe_path(&layer.key));
+            let here = |wheel: &Digest| store.artifact(wheel).is_some();
+            wheels.is_ok_and(|wheels| wheels.iter().all(here))
         }
+    }
 }
 
 /// `layers` with those that `need` demands pulled into the store from the first of `repositories` that has them; and the

@@ -3,6 +3,7 @@
 use crate::catalog::{Catalog, Place, Trust};
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
+use crate::diagnostic::Kind;
 use crate::http::Http;
 use crate::manifest::{Destination, Layout, Manifest};
 use crate::registry::Registry;
@@ -28,6 +29,40 @@ pub fn destinations(
     let all = manifest.registry.iter().chain(&manifest.pushes);
     all.map(|destination| catalog(context, http, destination))
         .collect()
+}
+
+/// Where a command writes to.
+#[derive(Debug, clap::Args)]
+pub struct Target {
+    /// Another place than those that the manifest declares; can be given several times
+    #[arg(long, value_name = "HOST/PATH")]
+    pub to: Vec<String>,
+}
+
+impl Target {
+    /// The catalogs of `--to`, or else those of the manifest.
+    pub fn catalogs(
+        &self,
+        context: &Context,
+        http: &Http,
+        manifest: &Manifest,
+    ) -> Result<Vec<Catalog>, Failure> {
+        let found = match self.to.as_slice() {
+            [] => destinations(context, http, manifest)?,
+            named => named
+                .iter()
+                .map(|text| self::named(context, http, manifest, text))
+                .collect::<Result<_, _>>()?,
+        };
+        if found.is_empty() {
+            return Err(Failure::plain(
+                Kind::Usage,
+                "nothing says where to push to",
+                "declare it in the manifest: registry \"registry.example.com/ml\"; or give --to HOST/PATH",
+            ));
+        }
+        Ok(found)
+    }
 }
 
 /// The catalog of the place that `text` names: the declared one if it is one of them.

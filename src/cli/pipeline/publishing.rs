@@ -5,36 +5,32 @@ use std::process::{Command, Stdio};
 
 use futures_util::future::{BoxFuture, FutureExt};
 
-use super::accounts;
+use super::artifacts::Artifacts;
 use super::content::Content;
-use crate::catalog::publish::{Edition, Extras, Facts, Materialise, describe};
-use crate::catalog::{Accounts, Catalog};
+use crate::catalog::publish::{Edition, Facts, Materialise, describe};
 use crate::cli::failure::{Failure, Plain};
 use crate::diagnostic::Kind;
 use crate::digest::Digest;
 use crate::identity::RequestDocument;
 use crate::image::{Image, sbom};
+use crate::layer::recipe::Recipe;
 use crate::layer::{Layer, LayerContent};
-use crate::lock::{Lock, LockedBase, LockedImage};
+use crate::lock::{Lock, LockedImage};
 use crate::manifest::tags::{self, DIRTY, GIT_DIGITS};
 use crate::manifest::{ImageRequest, Platform};
 use crate::oci::{Descriptor, ReadError};
-use crate::progress::Progress;
 use crate::registry::{Reference, RegistryError};
-use crate::store::Store;
 
 /// What every image of one command shares.
 #[derive(Clone, Copy)]
 pub struct Sources<'a> {
-    /// Told of layers that are brought.
-    pub progress: &'a dyn Progress,
-    /// The images.
-    pub store: &'a Store,
+    /// The store with the images, and where artifacts come from that it has lost.
+    pub artifacts: Artifacts<'a>,
+    /// What the images answer.
+    pub requests: &'a [ImageRequest],
     /// What they were made from.
     pub lock: &'a Lock,
-    /// Where layers come from that the store does not have.
-    pub lookup: Option<&'a Catalog>,
-    /// Repositories of that registry that have some.
+    /// Repositories of the registry that artifacts come from, which have layers that the store does not have.
     pub holders: &'a [Reference],
 }
 
@@ -73,7 +69,8 @@ impl Sources<'_> {
             set,
             git,
         })?;
-        let licences = sbom::licences(self.store, self.lock, locked);
+        let told = self.told(image, locked)?;
+        let licences = sbom::licences(self.artifacts.store, self.lock, locked, &told);
         let fragment = self.lock.only(name, platform).unwrap_or_default();
         Ok(Edition {
             image,
@@ -83,71 +80,58 @@ impl Sources<'_> {
             extras: self.extras(image, locked)?,
         })
     }
-
-    /// What is known of the image's layers beside their descriptors.
-    pub fn extras(&self, image: &Image, locked: &LockedImage) -> Result<Vec<Extras>, Failure> {
-        let base: Option<Reference> = match &locked.base {
-            LockedBase::From { reference, .. } => reference.parse().ok(),
-            LockedBase::Debian { .. } => None,
-        };
-        let layers = image.layers.iter().enumerate();
-        let extras = layers.map(|(index, layer)| {
-            let base = base.iter().filter(|_| index < image.base_layers);
-            let holders = self.holders.iter();
-            let holders = holders.filter(|_| layer.content == LayerContent::Registry);
-            Ok(Extras {
-                accounts: self.accounts(image, locked, index)?,
-                elsewhere: base.chain(holders).cloned().collect(),
-                ..Extras::default()
-            })
-        });
-        extras.collect()
-    }
-
-    /// The accounts that an OS layer leaves, as far as everything up to it is in the store.
-    fn accounts(
-        &self,
-        image: &Image,
-        locked: &LockedImage,
-        index: usize,
-    ) -> Result<Option<Accounts>, Failure> {
-        let debian = matches!(locked.base, LockedBase::Debian { .. });
-        let own = !locked.debs.is_empty();
-        let end = image.base_layers + usize::from(debian) + usize::from(own);
-        let below = &image.layers[..=index];
-        let here = |layer: &Layer| self.store.blob(&layer.digest).is_some();
-        if !(image.base_layers..end).contains(&index) || !below.iter().all(here) {
-            return Ok(None);
-        }
-        let blobs: Vec<Digest> = below.iter().map(|layer| layer.digest).collect();
-        accounts::read(self.store, &self.store.state()?, &blobs).map(Some)
-    }
 }
 
 impl Materialise for Sources<'_> {
     fn bring<'a>(&'a self, layer: &'a Layer) -> BoxFuture<'a, Result<(), ReadError>> {
         async move {
-            let nowhere = Plain::new(
-                Kind::NotFound,
-                format!(
-                    "the bytes of the layer `{}` are in no registry that the manifest names",
-                    layer.comment
-                ),
-                "declare the `registry` that has them, or push with --no-substitute",
-            );
-            let blob = Descriptor::new(&layer.media_type, layer.digest, layer.size);
-            for holder in self.holders {
-                let Some(lookup) = self.lookup else { break };
-                let registry = lookup.registry();
-                let pull = registry.blob(holder, &blob, self.store, self.progress);
-                match pull.await {
-                    Err(RegistryError::NotFound { .. }) => {}
-                    other => return other.map_err(ReadError::new),
-                }
+            let found = match layer.content {
+                LayerContent::Recipe => self.bring_wheels(layer).await?,
+                LayerContent::Blob | LayerContent::Registry => self.pull(layer).await?,
+            };
+            match found {
+                true => Ok(()),
+                false => Err(ReadError::new(Plain::new(
+                    Kind::NotFound,
+                    format!(
+                        "nothing that the manifest names has the bytes of the layer `{}`",
+                        layer.comment
+                    ),
+                    "declare the `registry` that has them, or push with --no-substitute",
+                ))),
             }
-            Err(ReadError::new(nowhere))
         }
         .boxed()
+    }
+}
+
+impl Sources<'_> {
+    /// Fetches the wheels of a layer that has lost some; false if no image of the lock has them.
+    async fn bring_wheels(&self, layer: &Layer) -> Result<bool, ReadError> {
+        let path = self.artifacts.store.recipe_path(&layer.key);
+        let wheels = Recipe::wheels_in(&path).unwrap_or_default();
+        let (requests, lock) = (self.requests, self.lock);
+        let again = self.artifacts.wheels_again(requests, lock, &wheels);
+        again.await.map_err(ReadError::new)
+    }
+
+    /// Pulls a layer from the first repository that has it; false if none has.
+    async fn pull(&self, layer: &Layer) -> Result<bool, ReadError> {
+        let Artifacts { context, store, .. } = self.artifacts;
+        let Some(lookup) = self.artifacts.registry else {
+            return Ok(false);
+        };
+        let blob = Descriptor::new(&layer.media_type, layer.digest, layer.size);
+        for holder in self.holders {
+            let registry = lookup.registry();
+            let pull = registry.blob(holder, &blob, store, &*context.progress);
+            match pull.await {
+                Ok(_) => return Ok(true),
+                Err(RegistryError::NotFound { .. }) => {}
+                Err(error) => return Err(ReadError::new(error)),
+            }
+        }
+        Ok(false)
     }
 }
 

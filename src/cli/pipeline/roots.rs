@@ -76,7 +76,11 @@ impl Rooted {
             if meant.image(state, &row, &image)? {
                 held.extend(things_of(&image));
             }
-            let needs = image.layers.iter().flat_map(needs_of).collect();
+            let mut needs: Vec<Item> = image.layers.iter().flat_map(needs_of).collect();
+            if needs.is_empty() {
+                // All layers are a registry's: of such an image the store has its manifest, or nothing.
+                needs.push(blob(&image.digest()));
+            }
             self.rows.push((row_of(&row), needs));
         }
         for (key, document) in state.layers()? {

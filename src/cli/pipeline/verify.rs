@@ -1,16 +1,22 @@
-//! `--verify-substitutes`: what was built here against what the registry says of the same keys.
+//! `--verify-substitutes`: what was built here against everything that the registry says of the same keys.
+
+use std::fmt::Write as _;
+
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::building::Built;
-use crate::catalog::{Catalog, Record, RecordLayer};
+use crate::catalog::{Catalog, CatalogError, Claims, Record, RecordLayer, Signature};
 use crate::cli::failure::Failure;
 use crate::diagnostic::Kind;
 use crate::layer::Layer;
 use crate::manifest::TrustedKey;
 
-/// At most this many layers are listed that differ.
+/// At most this many differences are listed.
 const LISTED: usize = 20;
+/// Layers that are asked for at a time.
+const AT_A_TIME: usize = 16;
 
-/// How many claims of the registry agree with `built`: on the image, else on its layers.
+/// How many claims of the registry, on the image and on its layers, agree with `built`.
 ///
 /// # Errors
 /// When the registry cannot be asked, or says something else.
@@ -20,85 +26,110 @@ pub async fn agreeing(
     name: &str,
     built: &Built,
 ) -> Result<usize, Failure> {
-    let claims = catalog.images(&built.set, keys).await?;
-    if let Some(error) = claims.refused.into_iter().next() {
-        return Err(error.into());
+    let mut found = Found::default();
+    for record in records(catalog.images(&built.set, keys).await?)? {
+        found.image(built, &record);
     }
-    if claims.records.is_empty() {
-        return agreeing_layers(catalog, keys, name, built).await;
-    }
-    for record in &claims.records {
-        if record.digest != built.image.digest() {
-            return Err(image_differs(catalog, name, built, record));
+    let own = &built.image.layers[built.image.base_layers..];
+    let asked = own.iter().map(|layer| async move {
+        let claims = catalog.layers(&layer.key, keys).await?;
+        Ok::<_, CatalogError>((layer, records(claims)?))
+    });
+    let answers: Vec<_> = stream::iter(asked)
+        .buffered(AT_A_TIME)
+        .try_collect()
+        .await?;
+    for (layer, records) in answers {
+        for record in records {
+            found.layer(layer, &record.layer, &record.signatures);
         }
     }
-    Ok(claims.records.len())
+    if found.differing.is_empty() {
+        return Ok(found.agreeing);
+    }
+    let message = format!(
+        "{name} is {}, and {} has something else",
+        built.image.digest(),
+        catalog.place().root()
+    );
+    Err(refused(message, found.differing))
 }
 
-async fn agreeing_layers(
-    catalog: &Catalog,
-    keys: &[TrustedKey],
-    name: &str,
-    built: &Built,
-) -> Result<usize, Failure> {
-    let mut agreeing = 0;
-    let mut differing = Vec::new();
-    for layer in &built.image.layers[built.image.base_layers..] {
-        let claims = catalog.layers(&layer.key, keys).await?;
-        if let Some(error) = claims.refused.into_iter().next() {
-            return Err(error.into());
+/// What there is; something under a key's tags that is no record at all is an error.
+fn records<T>(claims: Claims<T>) -> Result<Vec<T>, CatalogError> {
+    match claims.refused.into_iter().next() {
+        Some(error) => Err(error),
+        None => Ok(claims.records),
+    }
+}
+
+/// Claims held against what was built.
+#[derive(Default)]
+struct Found {
+    agreeing: usize,
+    /// In words.
+    differing: Vec<String>,
+}
+
+impl Found {
+    fn image(&mut self, built: &Built, record: &Record) {
+        if record.digest == built.image.digest() {
+            self.agreeing += 1;
+            return;
         }
-        for claim in claims.records {
-            match same(layer, &claim.layer) {
-                true => agreeing += 1,
-                false => differing.push(difference(layer, &claim.layer)),
+        let mut text = format!(
+            "the image{}: {} there",
+            signers(&record.signatures),
+            record.digest
+        );
+        let ours = &built.image.layers;
+        let pairs = ours.iter().zip(&record.layers);
+        let differing = pairs.filter(|(ours, theirs)| !same(ours, theirs)).count();
+        let _ = match (differing, ours.len() == record.layers.len()) {
+            (0, true) => write!(text, ", with the same layers"),
+            (0, false) => write!(text, ", with {} layers", record.layers.len()),
+            _ => write!(text, ", with {differing} other layers"),
+        };
+        self.differing.push(text);
+        let differing = ours.iter().zip(&record.layers);
+        for (ours, theirs) in differing {
+            if !same(ours, theirs) {
+                self.layer(ours, theirs, &record.signatures);
             }
         }
     }
-    match differing.is_empty() {
-        true => Ok(agreeing),
-        false => Err(refused(
-            format!("layers of {name} are not what the registry has"),
-            differing,
-        )),
-    }
-}
 
-fn image_differs(catalog: &Catalog, name: &str, built: &Built, record: &Record) -> Failure {
-    let ours = &built.image.layers;
-    let pairs = ours.iter().zip(&record.layers);
-    let mut differing: Vec<String> = pairs
-        .filter(|(ours, theirs)| !same(ours, theirs))
-        .map(|(ours, theirs)| difference(ours, theirs))
-        .collect();
-    if ours.len() != record.layers.len() {
-        differing.push(format!(
-            "{} layers here, {} there",
-            ours.len(),
-            record.layers.len()
-        ));
+    fn layer(&mut self, ours: &Layer, theirs: &RecordLayer, signatures: &[Signature]) {
+        if same(ours, theirs) {
+            self.agreeing += 1;
+            return;
+        }
+        let text = format!(
+            "{}{}: {} here, {} there",
+            ours.comment,
+            signers(signatures),
+            ours.digest,
+            theirs.digest
+        );
+        if !self.differing.contains(&text) {
+            self.differing.push(text);
+        }
     }
-    if differing.is_empty() {
-        differing.push("the layers are the same, the configuration differs".into());
-    }
-    let message = format!(
-        "{name} is {} here, {} in {}",
-        built.image.digest(),
-        record.digest,
-        catalog.place().root()
-    );
-    refused(message, differing)
 }
 
 fn same(ours: &Layer, theirs: &RecordLayer) -> bool {
     (ours.digest, ours.diff_id) == (theirs.digest, theirs.diff_id)
 }
 
-fn difference(ours: &Layer, theirs: &RecordLayer) -> String {
-    format!(
-        "{}: {} here, {} there",
-        ours.comment, ours.digest, theirs.digest
-    )
+/// Who claims it, if it was signed.
+fn signers(signatures: &[Signature]) -> String {
+    let keys = signatures.iter();
+    let keys = keys.filter_map(|signature| signature.key.parse::<TrustedKey>().ok());
+    let keys: Vec<String> = keys.map(|key| key.to_string()).collect();
+    match keys.is_empty() {
+        true => String::new(),
+        false => format!(" (signed by {})", keys.join(", ")),
+    }
 }
 
 fn refused(message: String, mut differing: Vec<String>) -> Failure {

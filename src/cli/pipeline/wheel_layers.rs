@@ -46,14 +46,11 @@ impl Job<'_> {
     /// Finds out which layers the wheels become, takes those that somebody has made, and fetches the wheels of the rest.
     pub async fn find_wheels(&self, others: usize) -> Result<WheelLayers, Failure> {
         let locked = &self.order.locked;
-        let pin = |(file, wheel): (&String, &crate::lock::LockedWheel)| PinnedWheel {
-            name: wheel.name.clone(),
-            version: wheel.version.clone(),
-            file_name: file.clone(),
-            sha256: wheel.sha256,
-        };
         let files = locked.wheels.iter();
-        let pins = files.filter_map(|file| self.lock.wheels.get_key_value(file).map(pin));
+        let pins = files.filter_map(|file| {
+            let wheel = self.lock.wheels.get(file)?;
+            Some(PinnedWheel::of(file, wheel))
+        });
         let search = Search {
             job: self,
             python: files::python_document(&locked.python),

@@ -22,9 +22,11 @@ use crate::cli::failure::Failure;
 use crate::cli::substitution::SubstitutionFlags;
 use crate::diagnostic::{Explain, Kind};
 use crate::http::Http;
+use crate::layer::Layer;
 use crate::manifest::Manifest;
+use crate::oci::Descriptor;
 use crate::progress::Progress;
-use crate::registry::Registry;
+use crate::registry::{Reference, Registry};
 use crate::store::{State, Store};
 
 /// The manifest's registry as somebody who may have built what is wanted.
@@ -81,6 +83,16 @@ impl<'a> Substitutes<'a> {
     /// The repository that people push to, as messages show it.
     pub fn shown(&self) -> String {
         self.catalog.place().root().to_string()
+    }
+
+    /// Why the registry cannot be asked now, if so: work that waits longer for an answer is not begun then.
+    pub async fn silence(&self, repository: &Reference, layer: &Layer) -> Option<String> {
+        let blob = Descriptor::new(&layer.media_type, layer.digest, layer.size);
+        let answer = self.catalog.registry().has_blob(repository, &blob);
+        match answer.await {
+            Err(error) if error.kind() == Kind::Unavailable => Some(error.to_string()),
+            _ => None,
+        }
     }
 
     /// What a registry said; what it should not have said is told.
