@@ -316,7 +316,6 @@ const READING: &[(Door, Deed)] = &[
     (Door::Tags, Deed::Show),
     (Door::Blob, Deed::Test),
     (Door::Referrers, Deed::Push),
-    (Door::Name, Deed::Push),
 ];
 
 const WRITING: &[(Door, Deed)] = &[
@@ -324,6 +323,8 @@ const WRITING: &[(Door, Deed)] = &[
     (Door::Begin, Deed::Push),
     (Door::Send, Deed::Push),
     (Door::Put, Deed::Push),
+    // A document that is none is replaced there.
+    (Door::Name, Deed::Push),
 ];
 
 #[test]
