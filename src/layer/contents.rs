@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::error::LayerError;
@@ -23,7 +24,7 @@ const MOST_PATHS: usize = 1_000_000;
 const LONGEST: usize = 4096;
 
 /// The contents of a layer of wheels.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LayerContents {
     /// Version of this document, 1.
     v: u32,
@@ -32,7 +33,7 @@ pub struct LayerContents {
 }
 
 /// The contents of a wheel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WheelContents {
     /// Of the file.
     pub sha256: Digest,
@@ -45,7 +46,7 @@ pub struct WheelContents {
 }
 
 /// A file or folder that an installation makes: `[path, size, executable, SHA-256]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "Row", into = "Row")]
 pub struct PathContents {
     /// Relative to the root of the file system.

@@ -43,7 +43,7 @@ impl Patience {
         document: Duration::from_secs(8),
         attempts: 2,
         waiting: Duration::from_secs(1),
-        whole: Duration::from_secs(1),
+        whole: Duration::from_secs(2),
         first: 0.1,
     };
 }

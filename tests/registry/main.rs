@@ -7,6 +7,7 @@
 #[path = "../images/support.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod bases;
+mod canaries;
 mod crowd;
 mod disk;
 mod documents;
@@ -51,6 +52,7 @@ mod sample;
 mod satisfies;
 mod sbom;
 mod schemas;
+mod seek;
 mod setbacks;
 mod show;
 mod sign;

@@ -5,8 +5,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use crate::faults::{Fault, Weather};
-use crate::lab::{self, Lab, Options, Ran, Server};
 use crate::proxy::Proxy;
+
+use crate::lab::{self, Lab, Options, Ran, Server};
 
 /// More than any of these commands may take, and much less than somebody who waits for an answer would.
 const SOON: Duration = Duration::from_secs(45);

@@ -3,6 +3,7 @@
 use std::fs;
 
 use imagewright::catalog::{LayerRecord, Record};
+use imagewright::layer::LayerContents;
 use schemars::schema_for;
 use serde_json::{Value, json};
 
@@ -15,6 +16,7 @@ fn committed_schemas_are_those_of_the_documents() {
     for (name, schema) in [
         ("record", schema_for!(Record)),
         ("layer", schema_for!(LayerRecord)),
+        ("paths", schema_for!(LayerContents)),
     ] {
         let text = format!("{}\n", serde_json::to_string_pretty(&schema).unwrap());
         let path = schema_path(name);

@@ -5,6 +5,7 @@ pub mod artifacts;
 pub mod bases;
 pub mod building;
 pub mod content;
+mod extras;
 pub mod job;
 pub mod locking;
 pub mod materialise;
