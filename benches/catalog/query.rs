@@ -50,7 +50,24 @@ pub fn measure(records: u64) {
     for (name, query) in queries() {
         ask(&index, &name, &query);
     }
+    near(&index);
     deep(&index);
+}
+
+/// Images to explain when none satisfies a request.
+fn near(index: &Index) {
+    let wishes = ["numpy", "numpy>=9", "rare-77", "common-1>1", "missing"];
+    let wishes: Vec<_> = wishes
+        .iter()
+        .map(|text| text.parse().expect("a filter"))
+        .collect();
+    let begun = Instant::now();
+    let found = index.nearest(SOURCE, &Query::default(), &wishes, 200);
+    println!(
+        "the {} nearest images with their records: {:.2} ms",
+        found.expect("records").len(),
+        begun.elapsed().as_secs_f64() * 1000.0
+    );
 }
 
 fn queries() -> Vec<(String, Query)> {

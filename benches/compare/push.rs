@@ -259,12 +259,12 @@ impl<'a> Team<'a> {
             report.times(far_key, &shown, calls(&far), None);
             let best = |visits| calls(visits).into_iter().min().unwrap_or_default();
             let longer = best(&far).as_secs_f64() - best(&near).as_secs_f64();
-            let call = &near[0][index];
+            let (call, traffic) = &near[0][index];
+            let trips = (longer / FAR.as_secs_f64()).clamp(0.0, traffic.requests as f64);
             report.note(format!(
-                "{what}: {}; about {:.0} round trips one after another; {} ms of processor time",
-                told(&call.1),
-                longer / FAR.as_secs_f64(),
-                call.0.cpu.as_millis()
+                "{what}: {}; about {trips:.0} round trips one after another; {} ms of processor time",
+                told(traffic),
+                call.cpu.as_millis()
             ));
         }
         let moved = |index: usize| {

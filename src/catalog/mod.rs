@@ -25,7 +25,7 @@ mod trust;
 pub use adopt::Wanted;
 pub use error::CatalogError;
 pub use index::{
-    Entry, Found, Index, Keep, LOCAL, Match, Page, Position, Records, Summary, Writer,
+    Ecosystem, Entry, Found, Index, Keep, LOCAL, Match, Page, Position, Records, Summary, Writer,
 };
 pub use lookup::{Catalog, Claims};
 pub use place::{KeyTag, Place};

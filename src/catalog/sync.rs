@@ -124,11 +124,6 @@ impl Catalog {
             progress.advance(bar, 1);
             let manifest = match answer {
                 Err(RegistryError::NotFound { .. }) => continue,
-                // Not the registry's document: damaged on its way, which says nothing of the next time.
-                Err(error @ RegistryError::WrongDigest { .. }) => {
-                    unanswered = Some(error);
-                    continue;
-                }
                 Err(error) if error.kind() == Kind::Unavailable => {
                     unanswered = Some(error);
                     in_a_row += 1;

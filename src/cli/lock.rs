@@ -9,11 +9,14 @@ use super::context::{Context, unknown};
 use super::failure::Failure;
 use super::output;
 use super::pipeline::locking::{self, Locked, Mode};
-use super::pipeline::shelf::{Contribution, Reused, Shelf, Why, Wishes};
+use super::pipeline::shelf::{Contribution, Preferred, Reused, Shelf, Why, Wishes};
 use crate::diagnostic::Kind;
 use crate::identity::CacheDocument;
 use crate::lock::{self, ImageDiff, Lock, diff_images};
 use crate::manifest::{Manifest, Platform};
+
+/// Most OS packages that are listed one by one.
+const SHOWN: usize = 10;
 
 /// Flags of `lock`.
 #[derive(Debug, clap::Args)]
@@ -276,14 +279,30 @@ fn contribution(found: &Contribution) -> Vec<String> {
         ));
         lines.extend(closest.reasons.iter().map(|reason| format!("  {reason}")));
     }
-    for one in &found.preferred {
-        let (name, version, images) = (&one.name, &one.version, one.images);
-        let images = match images {
-            1 => "one image has".to_owned(),
-            more => format!("{more} images have"),
-        };
-        lines.push(format!("{name} {version}, which {images}"));
+    lines.extend(preferred(&found.preferred));
+    lines
+}
+
+/// Versions that were preferred; OS packages, of which a base has hundreds, are counted where they are many.
+fn preferred(all: &[Preferred]) -> Vec<String> {
+    let (os, pip): (Vec<_>, Vec<_>) = all.iter().partition(|one| one.ecosystem == "os");
+    let mut lines: Vec<String> = Vec::new();
+    if os.len() > SHOWN {
+        lines.push(format!(
+            "{} OS packages in versions that most images have",
+            os.len()
+        ));
     }
+    let shown = os.into_iter().filter(|_| lines.is_empty());
+    let told = pip.into_iter().chain(shown).map(|one| {
+        let (name, version) = (&one.name, &one.version);
+        match one.images {
+            1 => format!("{name} {version}, which one image has"),
+            images => format!("{name} {version}, which {images} images have"),
+        }
+    });
+    let told: Vec<String> = told.collect();
+    lines.extend(told);
     lines
 }
 

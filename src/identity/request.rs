@@ -98,6 +98,16 @@ pub enum BaseDocument {
     },
 }
 
+impl BaseDocument {
+    /// Where it begins, as records tell it: `debian SUITE`, or the reference of the image.
+    pub fn root(&self) -> String {
+        match self {
+            Self::From { reference } => reference.clone(),
+            Self::Debian { suite, .. } => format!("debian {suite}"),
+        }
+    }
+}
+
 /// One OS requirement.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -12,8 +12,8 @@ use serde::Serialize;
 use super::{Image, Packages, Placed};
 use crate::digest::Digest;
 use crate::identity;
-use crate::layer::{Layer, Told};
 use crate::layer::wheel::Wheel;
+use crate::layer::{Layer, Told};
 use crate::lock::{Lock, LockedBase, LockedDeb, LockedImage, LockedWheel, WheelOrigin};
 use crate::store::Store;
 

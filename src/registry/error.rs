@@ -132,6 +132,9 @@ impl Explain for RegistryError {
     fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::Http(error) if error.kind() == Kind::Unauthorised => LOG_IN,
+            Self::Http(error) if error.is_without_tls() => {
+                "check host and port; if the registry has plain HTTP only, declare it: registry \"HOST/PATH\" plain-http=#true"
+            }
             Self::Http(error) => return error.hint(),
             Self::Credentials(error) => return error.hint(),
             Self::Store(error) => return error.hint(),

@@ -14,7 +14,7 @@ use imagewright::resolve::debian::{AboveRequest, Installed, resolve_above};
 use imagewright::source::debian::{DebError, DebSource, fetch_debs, snapshot_url};
 use imagewright::store::Store;
 
-use crate::archive::{Archive, Key, NOW};
+use crate::mirror::{Archive, Key, NOW};
 use crate::support::{SUITE, load_with, os, run, runtime};
 
 /// Packs a tiny package into the archive's pool; returns its stanza.

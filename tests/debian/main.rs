@@ -7,5 +7,6 @@ mod archive;
 mod cases;
 mod fetch;
 mod layer;
+mod mirror;
 mod parity;
 mod support;

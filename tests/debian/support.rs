@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use imagewright::ambient::Ambient;
@@ -16,7 +13,7 @@ use imagewright::progress::Silent;
 use imagewright::resolve::debian::{ArchiveError, ArchiveSpec, Outside, Universe, load};
 use imagewright::store::Store;
 
-pub const SUITE: &str = "bookworm";
+pub use crate::mirror::{SUITE, run};
 
 /// Kept between test runs.
 pub fn cache(name: &str) -> PathBuf {
@@ -43,19 +40,6 @@ pub fn runtime() -> tokio::runtime::Runtime {
 pub fn now() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.unwrap().as_secs() as i64
-}
-
-/// Runs a command that must succeed; gives its standard output.
-pub fn run(command: &mut Command) -> String {
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{command:?}: {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Suite → mirrors, as the host's apt sources say.
@@ -171,49 +155,4 @@ pub fn spanned<T>(value: T, source: &Arc<SourceText>, span: Span) -> Spanned<T> 
 pub fn suite() -> Spanned<String> {
     let source = SourceText::new("imagewright.kdl", SUITE);
     spanned(SUITE.into(), &source, Span::new(0, SUITE.len()))
-}
-
-/// Serves a folder on loopback until the process ends; gives the URL.
-pub fn serve(folder: &Path) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let folder = folder.to_owned();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let folder = folder.clone();
-            std::thread::spawn(move || answer(stream, &folder));
-        }
-    });
-    url
-}
-
-fn answer(mut stream: TcpStream, folder: &Path) {
-    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-    let Some(Ok(first)) = lines.next() else {
-        return;
-    };
-    while lines
-        .next()
-        .is_some_and(|line| line.is_ok_and(|line| !line.is_empty()))
-    {}
-    let path = first
-        .split(' ')
-        .nth(1)
-        .unwrap_or("/")
-        .trim_start_matches('/');
-    let answer = match fs::read(folder.join(path)) {
-        Ok(bytes) => {
-            let mut answer = format!(
-                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-                bytes.len()
-            )
-            .into_bytes();
-            answer.extend(bytes);
-            answer
-        }
-        Err(_) => {
-            b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec()
-        }
-    };
-    let _ = stream.write_all(&answer);
 }

@@ -10,7 +10,7 @@ use crate::lab::{self, Lab, Options, Server};
 const IMAGES: &str = "image \"a\" base=\"small\" { pip \"alpha\"; }\n\
                       image \"b\" base=\"small\" { pip \"beta\"; }";
 
-/// The document follows the schema, which asks for every one of its fields that is not null.
+/// The document follows the schema, which asks for some of its fields.
 #[track_caller]
 fn check(schema: &str, document: &Value) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
@@ -21,14 +21,16 @@ fn check(schema: &str, document: &Value) {
         .map(|error| error.to_string())
         .collect();
     assert!(errors.is_empty(), "{schema}: {errors:?}\n{document:#}");
-    for (field, value) in document.as_object().unwrap() {
+    let required = |field: &String| {
         let mut without = document.clone();
         without.as_object_mut().unwrap().remove(field);
-        assert!(
-            value.is_null() || !validator.is_valid(&without),
-            "{schema}: the schema does not ask for `{field}`"
-        );
-    }
+        !validator.is_valid(&without)
+    };
+    let mut fields = document.as_object().unwrap().keys();
+    assert!(
+        fields.any(required),
+        "{schema}: the schema asks for nothing"
+    );
 }
 
 #[track_caller]
@@ -77,13 +79,11 @@ fn documents_of_a_registry_follow_their_schemas() {
         &["find", "--pip", "alpha==1.0", "--page-size", "1"],
     );
     let record = found["images"][0]["record"].as_str().unwrap();
-    let shown = printed(&lab, "record", &["show", record]);
-    assert!(shown["records"][0]["signers"][0].is_string(), "{shown}");
-    printed(
-        &lab,
-        "lock",
-        &["lock", "--upgrade", "--reuse", "--prefer-catalog"],
-    );
+    printed(&lab, "record", &["show", record]);
+    printed(&lab, "lock", &["lock", "--upgrade", "--prefer-catalog"]);
+    fs::remove_file(lab.project().join("imagewright.lock")).unwrap();
+    let reused = printed(&lab, "lock", &["lock", "--reuse"]);
+    assert!(reused["images"][0]["catalog"].is_object(), "{reused}");
     printed(&lab, "build", &["build", "--no-substitute"]);
     let removed = printed(&lab, "rm", &["rm", "b", "--registry"]);
     assert!(removed["removed"][0]["repository"].is_string(), "{removed}");

@@ -58,6 +58,8 @@ impl Request {
 pub enum Answer {
     /// What the registry says.
     Honest,
+    /// What it says to somebody who calls it by this host: addresses in its answer are there.
+    As(String),
     /// These bytes, head included; then the connection ends.
     Bytes(Vec<u8>),
     /// A beginning, and a piece again and again until nobody takes it any more.
@@ -178,7 +180,13 @@ impl Shared {
         let decide = Arc::clone(&self.decide.lock().unwrap());
         let mut writer = stream;
         match decide(&request) {
-            Answer::Honest => self.forward(&request, stream),
+            Answer::Honest => self.forward(request, stream),
+            Answer::As(host) => {
+                let mut request = request;
+                request.headers.retain(|(name, _)| name != "host");
+                request.headers.push(("host".into(), host));
+                self.forward(request, stream)
+            }
             Answer::Bytes(bytes) => {
                 let head = bytes.windows(4).position(|end| end == b"\r\n\r\n");
                 let end = match (request.method.as_str(), head) {
@@ -208,7 +216,7 @@ impl Shared {
     }
 
     /// Asks the registry, or, as a proxy, the host that stands in the request.
-    fn forward(&self, request: &Request, mut client: &TcpStream) -> io::Result<()> {
+    fn forward(&self, request: Request, mut client: &TcpStream) -> io::Result<()> {
         let (host, target) = match request.target.strip_prefix("http://") {
             Some(rest) => {
                 let path = rest.find('/').unwrap_or(rest.len());

@@ -57,6 +57,11 @@ pub struct Request {
 impl Server {
     /// Debian's `docker-registry`.
     pub fn docker_registry(options: Options) -> Self {
+        Self::distribution(options, "")
+    }
+
+    /// `http` goes on with `more`.
+    fn distribution(options: Options, more: &str) -> Self {
         let folder = folder();
         let root = folder.path().display();
         let mut config = format!(
@@ -71,11 +76,26 @@ impl Server {
         }
         Self::start(Form::Distribution, folder, |folder, address| {
             let path = folder.join("config.yml");
-            fs::write(&path, format!("{config}http: {{addr: '{address}'}}\n")).unwrap();
+            fs::write(
+                &path,
+                format!("{config}http: {{addr: '{address}'{more}}}\n"),
+            )
+            .unwrap();
             let mut command = lasting("docker-registry");
             command.arg("serve").arg(path);
             command
         })
+    }
+
+    /// Debian's `docker-registry` behind TLS, with [`USER`]'s login. Its requests are not known.
+    pub fn with_tls(certificate: &Path, key: &Path) -> Self {
+        let (certificate, key) = (certificate.display(), key.display());
+        let tls = format!(", tls: {{certificate: '{certificate}', key: '{key}'}}");
+        let login = Options {
+            login: true,
+            delete: false,
+        };
+        Self::distribution(login, &tls)
     }
 
     /// olareg, which has the referrers API; `None`, with a word, on a machine without it and without Go.
@@ -325,7 +345,8 @@ fn answers(child: &mut Child, address: &str) -> bool {
         if child.try_wait().unwrap().is_some() {
             return false;
         }
-        if get(address, "/v2/").is_ok_and(|answer| answer.starts_with("HTTP/1.1 ")) {
+        // One that wants TLS says so with HTTP/1.0.
+        if get(address, "/v2/").is_ok_and(|answer| answer.starts_with("HTTP/1.")) {
             return child.try_wait().unwrap().is_none();
         }
         std::thread::sleep(Duration::from_millis(20));

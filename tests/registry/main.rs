@@ -7,6 +7,7 @@
 #[path = "../images/support.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod bases;
+mod canaries;
 mod crowd;
 mod disk;
 mod documents;
@@ -16,6 +17,7 @@ mod engines;
 mod faults;
 mod find;
 mod fixtures;
+mod forged;
 mod gales;
 mod hostile;
 mod impostor;
@@ -25,12 +27,17 @@ mod index;
 mod killed;
 mod lab;
 mod lies;
+mod login;
+#[path = "../debian/mirror.rs"]
+#[allow(dead_code, reason = "shared with other test binaries")]
+mod mirror;
 mod names;
 mod os_layers;
 mod outage;
 mod pages;
 mod partial;
 mod platforms;
+mod prefer;
 #[path = "../robustness/lab.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod project;
@@ -38,12 +45,14 @@ mod proxy;
 mod push;
 mod pushing;
 mod records;
+mod relay;
 mod removal;
 mod reuse;
 mod sample;
 mod satisfies;
 mod sbom;
 mod schemas;
+mod seek;
 mod setbacks;
 mod show;
 mod sign;

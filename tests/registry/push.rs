@@ -9,7 +9,7 @@ use crate::lab::{self, PREFIX, Request, Server};
 use crate::pushing::{
     LOGIN, ONE, TWO, blob, counts, digest, documents, manifest, push, uploaded, writes,
 };
-use crate::story::base;
+use crate::story::put_base;
 use crate::wares;
 
 #[test]
@@ -273,7 +273,9 @@ fn layers_of_a_base_of_the_same_registry_are_mounted_from_it() {
     let server = Server::docker_registry(LOGIN);
     let index = lab::index();
     let lab = lab::project(server.address(), &index, "");
-    let base = base(&server);
+    let source = format!("oci:{}:busybox", wares::base().display());
+    put_base(&server, &source, "base/busybox:v1");
+    let base = format!("{}/base/busybox:v1", server.address());
     let text = manifest(&server, "", ONE).replace("oci:../base:busybox", &base);
     lab.write("imagewright.kdl", text);
     let told = push(&lab, &["--dry-run"]);

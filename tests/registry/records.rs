@@ -4,13 +4,14 @@ use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use futures_util::StreamExt as _;
 use imagewright::catalog::{
     BaseRecord, KeyTag, Keys, PackageRecord, Record, RecordLayer, RequestRecord,
 };
 use imagewright::digest::Digest;
 use imagewright::manifest::Platform;
 use imagewright::oci::Descriptor;
-use imagewright::registry::Reference;
+use imagewright::registry::{Reference, Registry};
 use serde_json::{Value, json};
 
 use crate::lab::{PREFIX, Server, client, wait};
@@ -90,14 +91,14 @@ pub fn put(server: &Server, records: &[Record]) -> Vec<Digest> {
     let documents = records
         .iter()
         .map(|record| serde_json::to_vec(record).unwrap());
-    documents
-        .map(|document| {
-            let digest = Digest::of(&document);
-            let tag = KeyTag::Record(digest).tag();
-            put_manifest(server, &tag, &manifest(&document), &[document]);
-            digest
-        })
-        .collect()
+    let (client, cache) = (&client(&[]), &cache(server));
+    let sent = documents.map(|document| async move {
+        let digest = Digest::of(&document);
+        let (tag, manifest) = (KeyTag::Record(digest).tag(), manifest(&document));
+        send(client, cache, &tag, &manifest, &[document]).await;
+        digest
+    });
+    wait(futures_util::stream::iter(sent).buffered(8).collect())
 }
 
 /// The artifact manifest that embeds a document.
@@ -112,17 +113,29 @@ pub fn manifest(document: &[u8]) -> Value {
 
 /// Puts a manifest with the blobs that it names.
 pub fn put_manifest(server: &Server, tag: &str, manifest: &Value, blobs: &[Vec<u8>]) -> Digest {
-    let (client, cache) = (client(&[]), cache(server));
+    wait(send(&client(&[]), &cache(server), tag, manifest, blobs))
+}
+
+async fn send(
+    client: &Registry,
+    cache: &Reference,
+    tag: &str,
+    manifest: &Value,
+    blobs: &[Vec<u8>],
+) -> Digest {
     let empty = b"{}".to_vec();
     for blob in blobs.iter().chain([&empty]) {
         let at = Descriptor::of("application/octet-stream", blob);
-        wait(client.put_blob(&cache, &at, blob, &[], &|_| {})).unwrap();
+        let sent = client.put_blob(cache, &at, blob, &[], &|_| {});
+        sent.await.unwrap();
     }
     let tagged = Reference {
         tag: Some(tag.into()),
-        ..cache
+        ..cache.clone()
     };
-    wait(client.put_manifest(&tagged, MANIFEST, manifest.to_string().as_bytes())).unwrap()
+    let manifest = manifest.to_string();
+    let sent = client.put_manifest(&tagged, MANIFEST, manifest.as_bytes());
+    sent.await.unwrap()
 }
 
 /// An image manifest by hand, so that a record's digest is that of something.

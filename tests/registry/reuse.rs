@@ -2,22 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use base64::Engine as _;
 use imagewright::catalog::SecretKey;
-use imagewright::digest::Digest;
 use serde_json::{Value, json};
 
 use crate::index;
 use crate::lab::{self, Lab, Options, PREFIX, Ran, Server};
 use crate::wares;
 
-const OPEN: Options = Options {
+pub const OPEN: Options = Options {
     login: false,
     delete: true,
 };
 
 /// The same packages as at the time of the push, and newer ones.
-fn later_index() -> index::Server {
+pub fn later_index() -> index::Server {
     index_of(&[
         wares::wheel("alpha", "1.0", &["beta"], 60, 2_000),
         wares::wheel("alpha", "1.1", &["beta"], 3, 100),
@@ -46,10 +44,10 @@ fn index_of(wheels: &[(String, Vec<u8>)]) -> index::Server {
     index
 }
 
-const FRAUD: &str = "image \"fraud\" base=\"small\" { pip \"alpha\"; }";
+pub const FRAUD: &str = "image \"fraud\" base=\"small\" { pip \"alpha\"; }";
 
 /// A registry to which a colleague has pushed these images, and what that colleague has.
-fn pushed(images: &str, arguments: &[&str]) -> (Server, Lab) {
+pub fn pushed(images: &str, arguments: &[&str]) -> (Server, Lab) {
     let server = Server::docker_registry(OPEN);
     let index = lab::index();
     let colleague = lab::project(server.address(), &index, images);
@@ -59,12 +57,12 @@ fn pushed(images: &str, arguments: &[&str]) -> (Server, Lab) {
     (server, colleague)
 }
 
-fn lock_text(lab: &Lab) -> String {
+pub fn lock_text(lab: &Lab) -> String {
     std::fs::read_to_string(lab.project().join("imagewright.lock")).unwrap()
 }
 
 #[track_caller]
-fn assert_pins(lab: &Lab, wheels: &[&str]) {
+pub fn assert_pins(lab: &Lab, wheels: &[&str]) {
     let text = lock_text(lab);
     let pinned: Vec<&str> = text
         .lines()
@@ -73,7 +71,7 @@ fn assert_pins(lab: &Lab, wheels: &[&str]) {
     assert_eq!(pinned, wheels, "{text}");
 }
 
-fn contribution(ran: &Ran) -> Value {
+pub fn contribution(ran: &Ran) -> Value {
     let document: Value = serde_json::from_str(&ran.out).unwrap();
     document["images"][0]["catalog"].clone()
 }
@@ -269,7 +267,7 @@ fn what_does_not_satisfy_is_told_and_the_lock_is_made_without() {
     assert_pins(&lab, &["alpha-1.1", "beta-2.1"]);
 }
 
-fn delete(server: &Server, path: &str) {
+pub fn delete(server: &Server, path: &str) {
     let url = format!("http://{}{path}", server.address());
     let answer = lab::wait(reqwest::Client::new().delete(url).send());
     assert!(answer.unwrap().status().is_success());
@@ -305,272 +303,63 @@ fn without_the_registry_it_is_as_without_the_flag() {
 }
 
 #[test]
-fn versions_that_most_images_have_are_preferred() {
-    let two = "image \"one\" base=\"small\" { pip \"alpha\"; }\nimage \"two\" base=\"small\" { pip \"beta\"; }";
-    let (server, _colleague) = pushed(two, &[]);
-    let index = later_index();
-    let newest = lab::project(
-        server.address(),
-        &index,
-        "image \"three\" base=\"small\" { pip \"gamma\" \">3\"; }",
-    );
-    newest.run(&["push"]).expect(0, &[]);
+fn every_image_takes_the_one_that_has_its_extras_and_heeds_its_markers() {
+    let alpha = |version| {
+        let requires = ["beta", "delta; extra == 'x'", "delta; extra == 'y'"];
+        wares::wheel("alpha", version, &requires, 3, 100)
+    };
+    let beta = |version| wares::wheel("beta", version, &[], 3, 100);
+    let delta = |version| wares::wheel("delta", version, &[], 3, 100);
+    let then = [alpha("1.0"), beta("2.0"), delta("0.1")];
+    let now = [alpha("1.1"), beta("2.1"), delta("0.2")];
+    let server = Server::docker_registry(OPEN);
+    let theirs = "image \"plain\" base=\"small\" { pip \"alpha\"; }\n\
+                  image \"extra\" base=\"small\" { pip \"alpha[x]\"; pip \"gamma; python_version < '3'\"; }";
+    let colleague = lab::project(server.address(), &index_of(&then), theirs);
+    colleague.run(&["push"]).expect(0, &[]);
 
-    let mine = "image \"mine\" base=\"small\" { pip \"gamma\"; pip \"alpha\"; }";
+    let mine = "image \"first\" base=\"small\" { pip \"alpha[x]\"; pip \"gamma>99; sys_platform == 'win32'\"; }\n\
+                image \"second\" base=\"small\" { pip \"alpha\" \">=1\"; }\n\
+                image \"third\" base=\"small\" { pip \"alpha[y]\"; }";
+    let index = index_of(&[then, now].concat());
     let lab = lab::project(server.address(), &index, mine);
-    let words = [
-        "beta 2.0, which 2 images have",
-        "alpha 1.0, which one image has",
-        "delta 0.2, which one image has",
-    ];
-    lab.run(&["lock", "--prefer-catalog"]).expect(0, &words);
-    let preferred = ["alpha-1.0", "beta-2.0", "delta-0.2", "gamma-3.1"];
-    assert_pins(&lab, &preferred);
-    lab.run(&["lock", "--prefer-catalog"])
-        .expect(0, &["is up to date"]);
-    // A pin that is to move moves, whatever the images have.
-    lab.run(&["lock", "--upgrade", "beta", "--prefer-catalog"])
-        .expect(0, &["beta 2.0 -> 2.1"]);
-    assert_pins(&lab, &["alpha-1.0", "beta-2.1", "delta-0.2", "gamma-3.1"]);
-    // A pin that is there stays, and a specifier binds.
-    let more = mine.replace("pip \"alpha\"", "pip \"alpha\" \"!=1.0\"");
-    lab.write("imagewright.kdl", lab::manifest(server.address(), &more));
-    lab.run(&["lock", "--prefer-catalog"]).expect(0, &[]);
-    assert_pins(&lab, &["alpha-1.1", "beta-2.1", "delta-0.2", "gamma-3.1"]);
-}
-
-/// A record and its lock, changed and put beside the true one as if it were newer.
-struct Forged {
-    record: Value,
-    lock: String,
-    media_type: &'static str,
-    /// Added to the size that the record tells.
-    more: usize,
-    without_blob: bool,
-}
-
-type Change = fn(&mut Forged);
-
-/// What a registry is asked without our client.
-struct Raw<'a> {
-    client: reqwest::Client,
-    server: &'a Server,
-}
-
-impl Raw<'_> {
-    fn url(&self, rest: &str) -> String {
-        format!("http://{}/v2/{PREFIX}/cache/{rest}", self.server.address())
-    }
-
-    async fn get(&self, rest: &str) -> Vec<u8> {
-        let request = self.client.get(self.url(rest));
-        let answer = request
-            .header("Accept", IMAGE_MANIFEST)
-            .send()
-            .await
-            .unwrap();
-        assert!(answer.status().is_success(), "{rest}");
-        answer.bytes().await.unwrap().to_vec()
-    }
-
-    async fn put_blob(&self, content: &[u8]) {
-        let begun = self
-            .client
-            .post(self.url("blobs/uploads/"))
-            .send()
-            .await
-            .unwrap();
-        let place = begun.headers()["Location"].to_str().unwrap();
-        let url = format!("{place}&digest={}", Digest::of(content));
-        let done = self
-            .client
-            .put(url)
-            .body(content.to_vec())
-            .send()
-            .await
-            .unwrap();
-        assert!(done.status().is_success());
-    }
-
-    async fn put_manifest(&self, tag: &str, manifest: &Value) {
-        let url = self.url(&format!("manifests/{tag}"));
-        let request = self.client.put(url).header("Content-Type", IMAGE_MANIFEST);
-        let done = request.body(manifest.to_string()).send().await.unwrap();
-        assert!(done.status().is_success());
-    }
-}
-
-const IMAGE_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const BASE64: base64::engine::GeneralPurpose = base64::engine::general_purpose::STANDARD;
-
-/// Puts the changed record into the registry, newer than the one in it.
-async fn forge(server: &Server, record_tag: &str, change: Change) {
-    let raw = Raw {
-        client: reqwest::Client::new(),
-        server,
+    let lock = || {
+        let ran = lab.run(&["lock", "--reuse", "--json"]).expect(0, &[]);
+        let document: Value = serde_json::from_str(&ran.out).unwrap();
+        let images = document["images"].as_array().unwrap().iter();
+        let told: Vec<Value> = images.map(|image| image["catalog"].clone()).collect();
+        (told, lock_text(&lab))
     };
-    let manifest = raw.get(&format!("manifests/{record_tag}")).await;
-    let mut manifest: Value = serde_json::from_slice(&manifest).unwrap();
-    let document = BASE64
-        .decode(manifest["config"]["data"].as_str().unwrap())
-        .unwrap();
-    let record: Value = serde_json::from_slice(&document).unwrap();
-    let lock = record["lock"]["digest"].as_str().unwrap();
-    let lock = raw.get(&format!("blobs/{lock}")).await;
-    let mut forged = Forged {
-        record,
-        lock: String::from_utf8(lock).unwrap(),
-        media_type: "application/vnd.imagewright.lock.v1+kdl",
-        more: 0,
-        without_blob: false,
+    let first = lock();
+    let [one, two, three] = first.0.as_slice() else {
+        panic!("{first:?}");
     };
-    let pushed = forged.record["pushed_ms"].as_i64().unwrap();
-    forged.record["pushed_ms"] = (pushed + 1000).into();
-    forged.record["name"] = "forged".into();
-    forged.lock = forged.lock.replace("image \"fraud\"", "image \"forged\"");
-    change(&mut forged);
-    if !forged.without_blob {
-        raw.put_blob(forged.lock.as_bytes()).await;
-    }
-    forged.record["lock"] = json!({
-        "mediaType": forged.media_type, "digest": Digest::of(&forged.lock),
-        "size": forged.lock.len() + forged.more,
-    });
-    let document = forged.record.to_string().into_bytes();
-    raw.put_blob(&document).await;
-    let digest = Digest::of(&document);
-    manifest["config"]["digest"] = digest.to_string().into();
-    manifest["config"]["size"] = document.len().into();
-    manifest["config"]["data"] = BASE64.encode(&document).into();
-    manifest["layers"] = json!([manifest["config"].clone()]);
-    raw.put_manifest(&format!("record-{}", digest.hex()), &manifest)
-        .await;
-}
-
-/// Replaces a piece of the lock, which must be there.
-fn swap(forged: &mut Forged, old: &str, new: &str) {
-    assert!(forged.lock.contains(old), "{}", forged.lock);
-    forged.lock = forged.lock.replace(old, new);
-}
-
-#[test]
-fn a_forged_lock_is_passed_over_and_the_next_image_taken() {
-    let (server, _colleague) = pushed(FRAUD, &[]);
-    let index = later_index();
-    let cache = format!("{PREFIX}/cache");
-    let tags = server.tags(&cache);
-    let mut tags = tags.iter().filter(|(tag, _)| tag.starts_with("record-"));
-    let record = tags.next().unwrap().0.clone();
-    let cases: [(&str, Change); 12] = [
-        ("not the text that imagewright writes", |forged| {
-            swap(forged, "\nimage ", "\n/* */ image ");
-        }),
-        ("not the text that imagewright writes", |forged| {
-            forged.lock.push_str(&"a {\n".repeat(100_000));
-        }),
-        ("its media type is another", |forged| {
-            forged.media_type = "text/plain"
-        }),
-        ("more than", |forged| forged.more = 8 << 20),
-        ("blob", |forged| forged.more = 1),
-        ("blob", |forged| {
-            swap(forged, "emitter=1", "emitter=2");
-            forged.without_blob = true;
-        }),
-        ("lock of other", |forged| {
-            swap(forged, "image \"forged\"", "image \"other\"")
-        }),
-        (
-            "its Python packages and the record's are not the same",
-            |forged| {
-                swap(forged, "beta-2.0", "beta-2.1");
-            },
-        ),
-        ("its Python and the record's are not the same", |forged| {
-            let python = forged.record["python"].as_str().unwrap().to_owned();
-            swap(forged, &format!("full=\"{python}\""), "full=\"3.99.9\"");
-        }),
-        ("its request and the record's are not the same", |forged| {
-            let request = forged.record["keys"]["request"]
-                .as_str()
-                .unwrap()
-                .to_owned();
-            swap(forged, &request, &Digest::of("other").to_string());
-        }),
-        (
-            "from https://files.example.com/x, which the manifest does not name",
-            |forged| {
-                let at = forged.lock.find("\nwheel \"beta").unwrap() + 1;
-                let end = at + forged.lock[at..].find('\n').unwrap();
-                forged
-                    .lock
-                    .insert_str(end, " url=\"https://files.example.com/x\"");
-            },
-        ),
-        ("which the manifest does not declare for it", |forged| {
-            let at = forged.lock.find("\nwheel \"beta").unwrap() + 1;
-            let end = at + forged.lock[at..].find('\n').unwrap();
-            forged
-                .lock
-                .insert_str(end, " index=\"https://packages.example.com/simple\"");
-        }),
-    ];
-    for (word, change) in cases {
-        let before = server.tags(&cache);
-        lab::wait(forge(&server, &record, change));
-        let lab = lab::project(server.address(), &index, &FRAUD.replace("fraud", "mine"));
-        for trust in [&[][..], &["--trust-registry"]] {
-            let arguments = [&["lock", "--reuse"], trust].concat();
-            lab.run(&arguments).expect(
-                0,
-                &["the image forged (", "is passed over", word, "as fraud ("],
-            );
-            assert_pins(&lab, &["alpha-1.0", "beta-2.0"]);
-            std::fs::remove_file(lab.project().join("imagewright.lock")).unwrap();
-        }
-        for (tag, digest) in server.tags(&cache) {
-            if !before.iter().any(|(known, _)| *known == tag) {
-                delete(&server, &format!("/v2/{cache}/manifests/{digest}"));
-            }
-        }
-    }
-}
-
-#[test]
-fn a_forged_hash_is_no_file() {
-    let (server, _colleague) = pushed(FRAUD, &[]);
-    let tags = server.tags(&format!("{PREFIX}/cache"));
-    let mut tags = tags.iter().filter(|(tag, _)| tag.starts_with("record-"));
-    let change: Change = |forged| {
-        let (name, hash) = (
-            "wheel \"beta-2.0-py3-none-any.whl\" sha256=\"",
-            "a".repeat(64),
-        );
-        let at = forged.lock.find(name).unwrap() + name.len();
-        forged.lock.replace_range(at..at + 64, &hash);
-    };
-    lab::wait(forge(&server, &tags.next().unwrap().0, change));
-    let lab = lab::project(
-        server.address(),
-        &later_index(),
-        &FRAUD.replace("fraud", "mine"),
+    assert_eq!(one["reused"]["name"], "extra");
+    assert_eq!(two["reused"]["name"], "plain");
+    assert_eq!(three["reused"], Value::Null);
+    let reasons = three["closest"]["reasons"].to_string();
+    assert!(
+        reasons.contains("it was not asked for alpha[y]"),
+        "{reasons}"
     );
-    // Whoever is not trusted says versions only; the index says which files they are.
-    lab.run(&["lock", "--reuse"]).expect(0, &["as forged ("]);
-    let text = lock_text(&lab);
-    assert!(!text.contains(&"a".repeat(64)), "{text}");
-    lab.run(&["build"]).expect(0, &[]);
-    // Whoever trusts the registry gets what it says, and no file that has this hash.
     std::fs::remove_file(lab.project().join("imagewright.lock")).unwrap();
-    lab.run(&["lock", "--reuse", "--trust-registry"])
-        .expect(0, &["as forged ("]);
-    assert!(lock_text(&lab).contains(&"a".repeat(64)));
-    let fresh = lab::project(
-        server.address(),
-        &later_index(),
-        &FRAUD.replace("fraud", "mine"),
-    );
-    fresh.write("imagewright.lock", lock_text(&lab));
-    let ran = fresh.run(&["build", "--locked", "--no-substitute"]);
-    assert_ne!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(lock(), first, "the same images make the same lock");
+
+    // What moves is told line by line.
+    let newest = |specifier: &str| {
+        let image = format!("image \"mine\" base=\"small\" {{ pip \"alpha\" \"{specifier}\"; }}");
+        lab.write("imagewright.kdl", lab::manifest(server.address(), &image));
+    };
+    std::fs::remove_file(lab.project().join("imagewright.lock")).unwrap();
+    newest(">1");
+    lab.run(&["lock"]).expect(0, &[]);
+    assert_pins(&lab, &["alpha-1.1", "beta-2.1"]);
+    newest(">=1");
+    let words = [
+        "as plain (",
+        "  ~ pip alpha 1.1 -> 1.0\n",
+        "  ~ pip beta 2.1 -> 2.0\n",
+    ];
+    lab.run(&["lock", "--reuse"]).expect(0, &words);
+    assert_pins(&lab, &["alpha-1.0", "beta-2.0"]);
 }

@@ -1,8 +1,7 @@
-//! Pushes that something is in the way of: the user, the store, the registry, other pushes.
+//! Pushes that something is in the way of: the user, the store, the registry.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -10,8 +9,7 @@ use crate::faults::Weather;
 use crate::index;
 use crate::lab::{self, Lab, PREFIX, Server};
 use crate::proxy::Proxy;
-use crate::pushing::{LOGIN, ONE, TWO, digest, documents, push, writes};
-use crate::wares::Random;
+use crate::pushing::{LOGIN, ONE, TWO, digest, push, writes};
 
 /// Removes all wheels from the store.
 fn lose_wheels(lab: &Lab) {
@@ -81,38 +79,26 @@ fn an_interrupted_push_leaves_nothing_partial_and_the_next_completes() {
     let proxy = Proxy::start(server.address(), slow());
     let index = lab::index();
     let lab = lab::project(proxy.address(), &index, "");
-    let declare = |number: usize| {
-        lab.write("big.bin", vec![u8::try_from(number).unwrap(); 300_000]);
+    let declare = |number: u8| {
+        lab.write("big.bin", vec![number; 300_000]);
         let own = format!("{PREFIX}/interrupted-{number}");
         let text = lab::manifest(proxy.address(), &format!("{ONE}\n{TWO}"));
         lab.write("imagewright.kdl", text.replace(PREFIX, &own));
         (own, lab.build())
     };
-    let moments = 6;
-    declare(moments);
-    let started = Instant::now();
+    declare(0);
     push(&lab, &[]);
-    let whole = started.elapsed();
-    let mut interrupted = 0;
-    let mut random = Random::seeded("interrupted push");
-    for (number, moment) in random
-        .moments(u32::try_from(moments).unwrap(), whole)
-        .into_iter()
-        .enumerate()
-    {
+    let all = proxy.pieces();
+    for number in 1..5 {
         let (repository, built) = declare(number);
-        let when = format!("interrupted after {moment:?}");
-        let signal = [Signal::INT, Signal::TERM][number % 2];
+        let pieces = all * u64::from(number) / 6;
+        let when = format!("interrupted after {pieces} of {all} pieces");
         proxy.set(slow());
-        let running = lab.start(&["push"]);
-        // Before a program has asked for signals they end it as they end any.
-        std::thread::sleep(moment.max(Duration::from_millis(60)));
-        running.signal(signal);
+        let mut running = lab.start(&["push"]);
+        running.until(|| proxy.pieces() >= pieces);
+        running.signal([Signal::INT, Signal::TERM][usize::from(number % 2)]);
         let ran = running.wait(Duration::from_secs(30));
-        if ran.code != Some(0) {
-            interrupted += 1;
-            ran.expect(130, &[]);
-        }
+        ran.expect(130, &[]);
         let left = fs::read_dir(lab.store().join("tmp")).unwrap().count();
         assert_eq!(left, 0, "temporary files are left, {when}");
         server.assert_whole_below(&repository, &when);
@@ -125,46 +111,5 @@ fn an_interrupted_push_leaves_nothing_partial_and_the_next_completes() {
             assert_eq!(found.1, digest(&pushed["images"][at]), "{name} {when}");
             assert_eq!(found.1.to_string(), built[at], "{name} {when}");
         }
-    }
-    assert!(interrupted > moments / 2, "{interrupted} were interrupted");
-}
-
-#[test]
-fn machines_that_push_one_image_at_once_agree() {
-    let server = Server::docker_registry(LOGIN);
-    let index = lab::index();
-    // Stores of their own: nothing but the registry lies between them.
-    let labs: Vec<Lab> = (0..4)
-        .map(|_| lab::project(server.address(), &index, ONE))
-        .collect();
-    let built: BTreeSet<Vec<String>> = labs.iter().map(Lab::build).collect();
-    assert_eq!(built.len(), 1);
-    let running: Vec<_> = labs.iter().map(|lab| lab.start(&["push"])).collect();
-    let ran: Vec<_> = running
-        .into_iter()
-        .map(|running| running.wait(Duration::from_secs(120)))
-        .collect();
-    for ran in ran {
-        ran.expect(0, &[]);
-    }
-    server.assert_whole();
-    let image = built.first().unwrap()[0].clone();
-    let tags = server.tags(PREFIX);
-    let named = tags.iter().find(|(tag, _)| tag == "one").unwrap();
-    assert_eq!(named.1.to_string(), image);
-    let cache = format!("{PREFIX}/cache");
-    let records = documents(&server, &cache, "record-");
-    assert!((1..=4).contains(&records.len()), "{records:#?}");
-    for kind in ["image-", "set-"] {
-        let first = documents(&server, &cache, kind);
-        assert_eq!(first.len(), 1);
-        let first = first.values().next().unwrap();
-        assert!(records.values().any(|record| record == first));
-    }
-    assert!(records.values().all(|record| record["digest"] == image));
-    // Whoever comes next has nothing to do.
-    for lab in &labs {
-        let (_, requests) = server.during(|| push(lab, &[]));
-        assert!(writes(&requests).is_empty(), "{requests:#?}");
     }
 }

@@ -19,6 +19,10 @@ use crate::weather::{Run, Storm, client};
 const PUSHES: u64 = 240;
 /// Of each kind of reading.
 const READS: u64 = 64;
+/// Layers that one run looks up.
+const LOOKS: usize = 12;
+/// How often one run pulls an image.
+const PULLS: usize = 3;
 /// Records of the catalog that is synced.
 const RECORDS: u64 = 12;
 
@@ -108,7 +112,7 @@ fn what_is_looked_up_is_right_or_it_is_said_why_not() {
             let catalog = run.catalog();
             let images = catalog.images(&keys.set, &[]).await?;
             let mut layers = Vec::new();
-            for layer in &sample.image.layers[1..] {
+            for layer in sample.image.layers[1..].iter().cycle().take(LOOKS) {
                 layers.push((layer, catalog.layers(&layer.key, &[]).await?));
             }
             Ok::<_, CatalogError>((images, layers))
@@ -139,28 +143,34 @@ fn what_is_pulled_is_right_or_it_is_said_why_not() {
         let run = storm.run(seed);
         let sample = Sample::new(seed);
         wait(sample.publish(&run.direct())).unwrap();
-        let store = Store::open(&run.folder.path().join("store")).unwrap();
-        let catalog = run.catalog();
-        let repository = Reference {
-            digest: Some(sample.image.digest()),
-            ..catalog.place().image("sample")
-        };
+        let stores: Vec<Store> = (0..PULLS)
+            .map(|number| run.folder.path().join(number.to_string()))
+            .map(|folder| Store::open(&folder).unwrap())
+            .collect();
         let pulled = wait(async {
-            let manifest = catalog.registry().manifest(&repository).await?;
-            for layer in &sample.image.layers {
-                let blob = Descriptor::new(&layer.media_type, layer.digest, layer.size);
-                let registry = catalog.registry();
-                registry.blob(&repository, &blob, &store, &Silent).await?;
+            let catalog = run.catalog();
+            let registry = catalog.registry();
+            let repository = Reference {
+                digest: Some(sample.image.digest()),
+                ..catalog.place().image("sample")
+            };
+            for store in &stores {
+                let manifest = registry.manifest(&repository).await?;
+                assert_eq!(manifest, sample.image.manifest.as_bytes());
+                for layer in &sample.image.layers {
+                    let blob = Descriptor::new(&layer.media_type, layer.digest, layer.size);
+                    registry.blob(&repository, &blob, store, &Silent).await?;
+                    assert!(store.blob(&layer.digest).is_some());
+                }
             }
-            Ok::<_, RegistryError>(manifest)
+            Ok::<_, RegistryError>(())
         });
-        if let Some(manifest) = run.ended(pulled) {
-            assert_eq!(manifest, sample.image.manifest.as_bytes());
-            let all = sample.image.layers.iter();
-            assert!(all.clone().all(|layer| store.blob(&layer.digest).is_some()));
-        }
-        // What is in the store is what its name says, however it ended.
-        for layer in &sample.image.layers {
+        run.ended(pulled);
+        // What is in the stores is what its name says, however it ended.
+        for (store, layer) in stores
+            .iter()
+            .flat_map(|store| sample.image.layers.iter().map(move |layer| (store, layer)))
+        {
             if let Some(path) = store.blob(&layer.digest) {
                 let found = Digest::of(std::fs::read(path).unwrap());
                 assert_eq!(found, layer.digest, "{}", run.when());
@@ -187,12 +197,19 @@ fn a_sync_brings_every_record_at_the_latest_when_the_weather_is_good() {
         let store = Store::open(&run.folder.path().join("store")).unwrap();
         let catalog = catalog(run.proxy.address(), run.folder.path());
         let index = Index::open(&store).unwrap();
-        let synced = wait(catalog.sync(&index, &Silent));
-        let synced = synced.and_then(|synced| match synced.unanswered {
-            Some(error) => Err(error.into()),
-            None => Ok(()),
-        });
-        run.ended(synced);
+        match wait(catalog.sync(&index, &Silent)) {
+            // What did not come across as it is is told, and asked for again.
+            Ok(synced) if !synced.refused.is_empty() => {
+                run.count(Some(synced.refused[0].1.clone()))
+            }
+            Ok(synced) => {
+                let unanswered = synced.unanswered.map_or(Ok(()), Err);
+                run.ended(unanswered);
+            }
+            Err(error) => {
+                run.ended(Err::<(), _>(error));
+            }
+        }
         run.proxy.set(Weather::default());
         wait(catalog.sync(&index, &Silent)).unwrap();
         let seen = index.seen(&catalog.source()).unwrap().len() as u64;

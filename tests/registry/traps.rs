@@ -21,18 +21,33 @@ use crate::lab::{Options, PREFIX, Ran, Server, client, login_file, wait};
 use crate::project::size_of;
 use crate::sample;
 
-/// One deed with an impostor before the shared registry.
+/// One deed with an impostor before the registry.
 fn meanwhile(
+    scene: &Scene,
     deed: Deed,
     arguments: &[&str],
     decide: impl Fn(&Request) -> Answer + Send + Sync + 'static,
 ) -> (Ran, Impostor) {
-    let scene = Scene::shared();
     let impostor = Impostor::before(scene.server.address(), decide);
     let lab = scene.colleague(impostor.address(), deed);
     login_file(&lab.path("home/.docker"), &[impostor.address()]);
     let ran = run(&lab, arguments);
     (ran, impostor)
+}
+
+#[test]
+fn lists_token_servers_and_uploads_that_are_traps_are_refused() {
+    let scene = &Scene::new();
+    std::thread::scope(|scope| {
+        for work in [
+            lists_that_do_not_end,
+            a_list_that_fills_the_memory,
+            token_servers,
+            uploads_that_lead_nowhere,
+        ] {
+            scope.spawn(move || work(scene));
+        }
+    });
 }
 
 fn tags(body: String, next: &str) -> Answer {
@@ -43,8 +58,7 @@ fn tags(body: String, next: &str) -> Answer {
     Answer::json(200, &link, &body)
 }
 
-#[test]
-fn lists_of_tags_that_lead_in_circles_elsewhere_or_nowhere_are_refused() {
+fn lists_that_do_not_end(scene: &Scene) {
     let elsewhere = Impostor::alone(|_| Answer::Reset);
     let other = format!("http://{}/v2/x/tags/list", elsewhere.address());
     let list = |next: String| move |_: usize| tags(r#"{"tags":["a"]}"#.into(), &next);
@@ -66,34 +80,39 @@ fn lists_of_tags_that_lead_in_circles_elsewhere_or_nowhere_are_refused() {
     ];
     for (word, pages) in cases {
         let asked = AtomicUsize::new(0);
-        let (ran, impostor) = meanwhile(Deed::Find, &["find"], move |request| {
-            match Door::Tags.concerns(request) {
-                true => pages(asked.fetch_add(1, Ordering::Relaxed)),
-                false => Answer::Honest,
-            }
-        });
+        let (ran, impostor) =
+            meanwhile(
+                scene,
+                Deed::Find,
+                &["find"],
+                move |request| match Door::Tags.concerns(request) {
+                    true => pages(asked.fetch_add(1, Ordering::Relaxed)),
+                    false => Answer::Honest,
+                },
+            );
         ran.expect(7, &[word, impostor.address()]);
         assert!(impostor.seen().len() < 200, "{word}");
     }
     assert!(elsewhere.seen().is_empty());
 }
 
-#[test]
-fn a_list_of_more_tags_than_there_can_be_takes_no_memory() {
+fn a_list_that_fills_the_memory(scene: &Scene) {
     let body = format!("{{\"tags\":[{}\"a\"]}}", "\"a\",".repeat(40_000_000));
     let answer = Answer::json(200, "", &body);
     drop(body);
-    let (ran, impostor) = meanwhile(Deed::Find, &["find"], move |request| {
-        match Door::Tags.concerns(request) {
+    let (ran, impostor) = meanwhile(
+        scene,
+        Deed::Find,
+        &["find"],
+        move |request| match Door::Tags.concerns(request) {
             true => answer.clone(),
             false => Answer::Honest,
-        }
-    });
+        },
+    );
     ran.expect(7, &["list of at most", impostor.address()]);
 }
 
-#[test]
-fn token_servers_that_are_traps_are_refused_and_nothing_is_sent_elsewhere() {
+fn token_servers(scene: &Scene) {
     let elsewhere = Impostor::alone(|_| Answer::json(200, "", r#"{"token":"fine"}"#));
     let answers: Vec<(&str, i32, Answer)> = vec![
         (
@@ -149,14 +168,15 @@ fn token_servers_that_are_traps_are_refused_and_nothing_is_sent_elsewhere() {
         ),
     ];
     for (word, code, answer) in answers {
-        let (ran, impostor) = meanwhile(Deed::Find, &["find"], move |request| {
-            match request.target.starts_with("/token") {
-                true => answer.clone(),
-                false => challenge(
-                    request,
-                    &format!("http://{}/token", request.header("host").unwrap()),
-                ),
-            }
+        let (ran, impostor) = meanwhile(scene, Deed::Find, &["find"], move |request| match request
+            .target
+            .starts_with("/token")
+        {
+            true => answer.clone(),
+            false => challenge(
+                request,
+                &format!("http://{}/token", request.header("host").unwrap()),
+            ),
         });
         ran.expect(code, &[word, impostor.address()]);
         assert!(impostor.seen().len() < 20, "{word}");
@@ -173,14 +193,15 @@ fn token_servers_that_are_traps_are_refused_and_nothing_is_sent_elsewhere() {
             (Deed::Push, ["push"], 7),
             (Deed::Build, ["build"], 0),
         ] {
-            let (ran, impostor) =
-                meanwhile(deed, &arguments, move |request| challenge(request, realm));
+            let (ran, impostor) = meanwhile(scene, deed, &arguments, move |request| {
+                challenge(request, realm)
+            });
             ran.expect(code, &[word, impostor.address()]);
         }
     }
     // A redirect of the token server takes the login nowhere.
     let target = format!("location: http://{}/token\r\n", elsewhere.address());
-    meanwhile(Deed::Find, &["find"], move |request| {
+    meanwhile(scene, Deed::Find, &["find"], move |request| {
         match request.target.starts_with("/token") {
             true => Answer::new(307, &target, ""),
             false => challenge(
@@ -203,8 +224,7 @@ fn challenge(_: &Request, realm: &str) -> Answer {
     Answer::json(401, &header, "{}")
 }
 
-#[test]
-fn uploads_that_lead_nowhere_end() {
+fn uploads_that_lead_nowhere(scene: &Scene) {
     let cases = [
         ("makes no sense", "file:///etc/passwd".to_owned()),
         ("makes no sense", "http://[".to_owned()),
@@ -216,7 +236,7 @@ fn uploads_that_lead_nowhere_end() {
         let header = format!(
             "location: {location}\r\nrange: 99-1\r\noci-chunk-min-length: 99999999999999999999\r\n"
         );
-        let (ran, impostor) = meanwhile(Deed::Push, &["push"], move |request| {
+        let (ran, impostor) = meanwhile(scene, Deed::Push, &["push"], move |request| {
             match request.method == "POST" {
                 true => Answer::new(202, &header, ""),
                 false => Answer::Honest,
@@ -227,7 +247,7 @@ fn uploads_that_lead_nowhere_end() {
         ran.expect(code, &[word, impostor.address()]);
     }
     // An upload that never gets on.
-    let (ran, impostor) = meanwhile(Deed::Push, &["push"], |request| {
+    let (ran, impostor) = meanwhile(scene, Deed::Push, &["push"], |request| {
         let same = format!("location: {}\r\nrange: 0-0\r\n", request.target);
         match Door::Send.concerns(request) {
             true if request.method == "GET" => Answer::new(204, &same, ""),
@@ -279,7 +299,7 @@ fn tar_of(size: u64) -> Vec<u8> {
 
 #[test]
 fn a_layer_that_is_a_bomb_goes_off_nowhere() {
-    let scene = Scene::shared();
+    let scene = &Scene::new();
     let server = Server::docker_registry(Options::default());
     let honest = scene.colleague(server.address(), Deed::Test);
     honest.run(&["push"]).expect(0, &[]);

@@ -113,7 +113,7 @@ fn what_broke_off_goes_on_where_the_registry_has_it() {
     let starts = starts(&asked);
     assert!(starts[0] > 0 && starts[1] > starts[0], "{starts:?}");
     // What the network had in its buffers is lost.
-    let most = SIZE as u64 * 3 / 2;
+    let most = SIZE as u64 * 2;
     assert!(sent < most, "{sent} bytes were sent");
 }
 
@@ -356,5 +356,6 @@ fn a_wheel_that_goes_while_its_layer_is_sent_is_told_and_nothing_is_tagged() {
     proxy.set(Weather::default());
     lab.run(&["push"]).expect(0, &[]);
     server.assert_whole();
-    assert_eq!(server.tags(lab::PREFIX).len(), 1);
+    let tags = server.tags(lab::PREFIX);
+    assert!(tags.iter().any(|(tag, _)| tag == "one"), "{tags:?}");
 }

@@ -44,7 +44,7 @@ pub fn of(seed: u64) -> (Sky, Weather) {
         random.next();
     }
     let mut below = |limit: u64| random.next() % limit;
-    let one = Fault::ALL[(seed / 8 + below(2)) as usize % Fault::ALL.len()];
+    let one = Fault::ALL[(seed / 8 * 5 + seed % 8 + below(2)) as usize % Fault::ALL.len()];
     let mixed = Weather {
         seed,
         permille: 20 + below(180),
@@ -278,6 +278,7 @@ impl Tally {
         assert!(share(Sky::OneKind, 80), "{:?}", self.errors);
         assert!(share(Sky::Passing, 100), "{:?}", self.errors);
         assert!(!self.errors.is_empty(), "{:?}", self.ends);
+        assert!(self.faults.len() >= 8, "{:?}", self.faults);
         for fault in Fault::ALL
             .into_iter()
             .chain([Fault::Expired, Fault::Outage])

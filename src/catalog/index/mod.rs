@@ -28,6 +28,7 @@ use crate::manifest::Platform;
 use crate::store::Store;
 
 pub use page::{Found, Keep, Match, Page, Position, Records};
+pub use versions::Ecosystem;
 pub use write::{Entry, Writer};
 
 /// Version of the database: of its tables, and of what is accepted as a record.

@@ -1,4 +1,4 @@
-//! Which versions of Python packages the images of an answer have, counted.
+//! Which versions of packages the images of an answer have, counted.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +9,15 @@ use super::bits::Bits;
 use super::terms::Kind;
 use crate::catalog::{CatalogError, Query};
 
+/// Where packages are from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ecosystem {
+    /// Python packages.
+    Pip,
+    /// OS packages.
+    Os,
+}
+
 impl Index {
     /// Name → version → how many of the images that satisfy the query have it.
     ///
@@ -18,16 +27,21 @@ impl Index {
         &self,
         source: &str,
         query: &Query,
+        ecosystem: Ecosystem,
     ) -> Result<BTreeMap<String, BTreeMap<String, usize>>, CatalogError> {
         let records = self.records(source, query)?;
         let images = records.images();
+        let kind = match ecosystem {
+            Ecosystem::Pip => Kind::Pip,
+            Ecosystem::Os => Kind::Os,
+        };
         let count = || {
             let mut statement = records.reading().prepare_cached(
                 "SELECT t.name, t.version, c.id & ?2, c.bits FROM terms t
                  JOIN chunks c ON c.id BETWEEN t.id << ?3 AND (t.id << ?3) | ?2 WHERE t.kind = ?1",
             )?;
             let mask = (1_i64 << super::terms::CHUNK_BITS) - 1;
-            let values = params![Kind::Pip as i64, mask, super::terms::CHUNK_BITS];
+            let values = params![kind as i64, mask, super::terms::CHUNK_BITS];
             let mut rows = statement.query(values)?;
             let mut found = BTreeMap::<String, BTreeMap<String, usize>>::new();
             while let Some(row) = rows.next()? {

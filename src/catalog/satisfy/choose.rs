@@ -53,10 +53,13 @@ pub fn choose(
             closest.add(rank, record, reasons);
         }
     }
-    let none_fits = fitting.is_empty();
+    let closest = match fitting.is_empty() {
+        true => closest.list(),
+        false => Vec::new(),
+    };
     Ok(Choice {
         fitting: fitting.into_iter().map(|(_, record)| record).collect(),
-        closest: none_fits.then(|| closest.list()).unwrap_or_default(),
+        closest,
         seen,
     })
 }

@@ -111,10 +111,7 @@ pub fn reasons(wanted: &Wanted<'_>, offer: &Offer) -> Vec<Reason> {
 }
 
 fn base(wanted: &Wanted<'_>, offer: &Offer, reasons: &mut Reasons) {
-    let root = match &wanted.document.base {
-        BaseDocument::Debian { suite, .. } => format!("debian {suite}"),
-        BaseDocument::From { reference } => reference.clone(),
-    };
+    let root = wanted.document.base.root();
     let about = format!("base {root}");
     if offer.root != root {
         return reasons.wrong(about, format!("it begins with {}", offer.root));

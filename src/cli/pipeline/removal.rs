@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 
 use super::places;
-use crate::catalog::{Catalog, Index, Status, Summary};
+use crate::catalog::{Catalog, Index, Record, Status, Summary};
 use crate::cli::context::{Context, unknown};
 use crate::cli::failure::Failure;
 use crate::cli::rm::RemovedDocument;
@@ -108,9 +108,10 @@ impl Job<'_> {
                 self.refuse(target, &targets).await?;
             }
         }
+        let mut gone = BTreeSet::new();
         let mut removed = Vec::new();
         for target in &targets {
-            self.delete(target).await?;
+            self.delete(target, &targets, &mut gone).await?;
             removed.push(RemovedDocument {
                 name: target.name.clone(),
                 digest: target.digest,
@@ -206,28 +207,29 @@ impl Job<'_> {
                 return Err(on(&found.summary.name, "the pushed image"));
             }
         }
+        if let Some(tag) = self.holder(target, &target.digest, all).await? {
+            return Err(Failure::plain(
+                Kind::Refused,
+                format!("{} is one platform of `{tag}`", target.digest),
+                "remove the image with all its platforms, or give --force",
+            ));
+        }
         self.refuse_shared(target, all).await
     }
 
     /// One manifest can have several names, which all go with it.
     async fn refuse_shared(&self, target: &Target, all: &[Target]) -> Result<(), Failure> {
-        let source = self.catalog.source();
         let place = self.catalog.place();
-        let mut names = BTreeSet::new();
-        for digest in target.digests() {
-            let found = self.index.by_key(&source, &digest.hex(), MOST)?;
-            names.extend(found.into_iter().map(|found| found.summary.name));
-        }
+        let hex = target.digest.hex();
+        let found = self.index.by_key(&self.catalog.source(), &hex, MOST)?;
+        let names: BTreeSet<String> = found.into_iter().map(|found| found.summary.name).collect();
         for name in names {
-            let reference = Reference {
-                tag: Some(place.tag(&name, None)),
-                ..place.image(&name)
-            };
-            let same = reference.repository == target.reference.repository;
+            let tag = place.tag(&name, None);
+            let same = place.image(&name).repository == target.reference.repository;
             if !same || all.iter().any(|other| other.name == name) {
                 continue;
             }
-            if self.shares(&reference, target).await? {
+            if self.named(target, &tag).await? == Some(target.digest) {
                 return Err(Failure::plain(
                     Kind::Refused,
                     format!(
@@ -241,14 +243,48 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Whether what `reference` names is one of the target's manifests, or an index of one.
-    async fn shares(&self, reference: &Reference, target: &Target) -> Result<bool, Failure> {
-        let found = self.catalog.registry().find_manifest(reference).await?;
-        let goes = target.digests();
-        Ok(found.is_some_and(|bytes| {
-            goes.contains(&Digest::of(&bytes))
-                || members(&bytes).iter().any(|member| goes.contains(member))
-        }))
+    /// A tag in the target's repository that stays and needs the manifest `digest`: as an image of its own, or as one
+    /// platform of an index.
+    async fn holder(
+        &self,
+        target: &Target,
+        digest: &Digest,
+        all: &[Target],
+    ) -> Result<Option<String>, Failure> {
+        let source = self.catalog.source();
+        let mut asked = BTreeSet::new();
+        for found in self.index.by_key(&source, &digest.hex(), MOST)? {
+            let record = self.index.record(&source, &found.summary.record)?;
+            let same = |record: &Record| {
+                record.digest == *digest && record.repository == target.reference.repository
+            };
+            let Some(record) = record.filter(same) else {
+                continue;
+            };
+            let named = record.index.unwrap_or(record.digest);
+            if all.iter().any(|other| other.digest == named) {
+                continue;
+            }
+            for tag in record.tags {
+                if asked.insert((named, tag.clone()))
+                    && self.named(target, &tag).await? == Some(named)
+                {
+                    return Ok(Some(tag));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// What a tag in the target's repository names now.
+    async fn named(&self, target: &Target, tag: &str) -> Result<Option<Digest>, Failure> {
+        let reference = Reference {
+            tag: Some(tag.into()),
+            digest: None,
+            ..target.reference.clone()
+        };
+        let found = self.catalog.registry().head_manifest(&reference).await?;
+        Ok(found.map(|found| found.digest))
     }
 
     /// Images of the manifest that begin with this one: by its name, or by its reference.
@@ -295,19 +331,31 @@ impl Job<'_> {
         Ok(found.is_some())
     }
 
-    /// The index goes first: what it names is then no part of anything.
-    async fn delete(&self, target: &Target) -> Result<(), Failure> {
+    /// The index goes first: what it names is then no part of anything, unless it is of something that stays.
+    async fn delete(
+        &self,
+        target: &Target,
+        all: &[Target],
+        gone: &mut BTreeSet<(String, Digest)>,
+    ) -> Result<(), Failure> {
         let registry = self.catalog.registry();
         for digest in target.digests() {
+            let own = digest == target.digest;
+            if gone.contains(&(target.repository(), digest))
+                || (!own && self.holder(target, &digest, all).await?.is_some())
+            {
+                continue;
+            }
             let reference = Reference {
                 digest: Some(digest),
                 ..target.reference.clone()
             };
             match registry.delete_manifest(&reference).await {
-                // A manifest that the index named twice, or that never was here.
-                Err(error) if digest != target.digest && error.kind() == Kind::NotFound => {}
+                // A manifest that never was here.
+                Err(error) if !own && error.kind() == Kind::NotFound => {}
                 other => other?,
             }
+            gone.insert((target.repository(), digest));
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! its images have.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -9,8 +10,8 @@ use serde::Serialize;
 use super::places;
 use crate::catalog::satisfy::{self, Choice, Fragment, Wanted};
 use crate::catalog::{
-    Belief, Catalog, CatalogError, Index, PythonFilter, Query, Record, RequestRecord, Statement,
-    Trust,
+    Belief, Catalog, CatalogError, Ecosystem, Index, PythonFilter, Query, Record, RequestRecord,
+    Statement, Trust,
 };
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
@@ -21,6 +22,7 @@ use crate::identity::RequestDocument;
 use crate::manifest::{Manifest, Platform, PythonMinor};
 use crate::progress::Progress as _;
 use crate::registry::Reference;
+use crate::resolve::debian;
 use crate::store::Store;
 
 /// Most images that are looked at to tell which one comes closest.
@@ -113,6 +115,8 @@ pub struct Closest {
 /// A version that was preferred.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Preferred {
+    /// `pip` or `os`.
+    pub ecosystem: &'static str,
     /// Normalised name.
     pub name: String,
     /// The version that most current images have.
@@ -288,27 +292,54 @@ impl<'a> Shelf<'a> {
         })
     }
 
-    /// Package → the version that most current images of the platform and Python have; of equally many the newest.
+    /// Python package → the version that most current images of the platform and Python have; of equally many the newest.
     pub fn preferred(
         &self,
         platform: Platform,
         python: PythonMinor,
     ) -> Result<BTreeMap<String, Preferred>, CatalogError> {
-        if !self.wishes.prefer {
-            return Ok(BTreeMap::new());
-        }
         let query = Query {
             platform: Some(platform),
             python: Some(python.to_string().parse::<PythonFilter>()?),
             ..Query::default()
         };
-        let versions = self.index.versions(&self.catalog.source(), &query)?;
+        self.versions::<pep440_rs::Version>(&query, Ecosystem::Pip)
+    }
+
+    /// OS package → the same, of the images that begin with `root`: `debian SUITE` or an image's reference.
+    pub fn preferred_os(
+        &self,
+        platform: Platform,
+        root: String,
+    ) -> Result<BTreeMap<String, Preferred>, CatalogError> {
+        let query = Query {
+            platform: Some(platform),
+            base: Some(root),
+            ..Query::default()
+        };
+        self.versions::<debian::Version>(&query, Ecosystem::Os)
+    }
+
+    fn versions<V: FromStr + Ord>(
+        &self,
+        query: &Query,
+        ecosystem: Ecosystem,
+    ) -> Result<BTreeMap<String, Preferred>, CatalogError> {
+        if !self.wishes.prefer {
+            return Ok(BTreeMap::new());
+        }
+        let source = self.catalog.source();
+        let versions = self.index.versions(&source, query, ecosystem)?;
         let best = versions.into_iter().filter_map(|(name, versions)| {
             let parsed = versions.into_iter().filter_map(|(version, images)| {
-                Some((images, version.parse::<pep440_rs::Version>().ok()?, version))
+                Some((images, version.parse::<V>().ok()?, version))
             });
             let (images, _, version) = parsed.max()?;
             let preferred = Preferred {
+                ecosystem: match ecosystem {
+                    Ecosystem::Pip => "pip",
+                    Ecosystem::Os => "os",
+                },
                 name: name.clone(),
                 version,
                 images,

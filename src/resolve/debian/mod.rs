@@ -20,3 +20,5 @@ pub use choose::{
 pub use openpgp::{Keyring, SignatureError};
 pub use packages::{NotStanzas, Package, Priority, Universe};
 pub use release::Release;
+
+pub use debversion::Version;
