@@ -32,6 +32,9 @@ use crate::progress::Progress;
 use crate::registry::{Reference, Registry};
 use crate::store::{State, Store};
 
+/// Set key and the lock's digest → the image.
+type Ahead = BTreeMap<(Digest, Option<Digest>), Option<(Image, Claim)>>;
+
 /// The manifest's registry as somebody who may have built what is wanted.
 #[derive(Debug)]
 pub struct Substitutes<'a> {
@@ -44,8 +47,8 @@ pub struct Substitutes<'a> {
     trust: Trust,
     state: State,
     down: Cell<bool>,
-    /// Set key and the lock's digest → what was found of images that were asked for ahead.
-    ahead: RefCell<BTreeMap<(Digest, Option<Digest>), Option<(Image, Claim)>>>,
+    /// What was found of images that were asked for ahead.
+    ahead: RefCell<Ahead>,
 }
 
 impl<'a> Substitutes<'a> {
