@@ -296,7 +296,7 @@ impl Tally {
                 _ => false,
             };
             assert!(
-                !within || count.1 >= least.div_ceil(8),
+                !within || count.1 >= least.div_ceil(24),
                 "{fault:?}: {count:?}"
             );
         }
