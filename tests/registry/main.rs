@@ -63,6 +63,7 @@ mod story;
 mod substitution;
 mod sync;
 mod team;
+mod tokens;
 mod traps;
 mod uploads;
 #[path = "../robustness/wares.rs"]
