@@ -87,20 +87,9 @@ impl HttpError {
                 reason: "too often, or from HTTPS to HTTP",
             };
         }
-        let error = error.without_url();
-        let mut reason = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            reason = cause.to_string();
-            source = cause.source();
-        }
-        // What rustls says of an answer that is none of TLS.
-        if reason.contains("InvalidContentType") {
-            reason = NO_TLS.into();
-        }
         Self::Unreachable {
             url: redact(url),
-            reason,
+            reason: innermost(error),
         }
     }
 
@@ -254,16 +243,21 @@ impl Http {
         }
         let client = self.direct()?;
         let follows = matches!(*request.method(), Method::GET | Method::HEAD);
-        for _ in 0..=REDIRECTS {
+        for hop in 0..=REDIRECTS {
             let copy = request.try_clone().filter(|_| follows);
-            let url = request.url().clone();
-            let response = tokio::time::timeout(patience, client.execute(request))
-                .await
-                .map_err(|_| HttpError::Unreachable {
-                    url: redact(url.as_str()),
-                    reason: format!("it took longer than {} s", patience.as_secs()),
-                })?
-                .map_err(|error| HttpError::from_reqwest(url.as_str(), error))?;
+            let url = match redact(request.url().as_str()) {
+                url if hop == 0 => url,
+                url => format!("{shown}, which redirects to {url}"),
+            };
+            let response = tokio::time::timeout(patience, client.execute(request)).await;
+            let response = response.map_err(|_| HttpError::Unreachable {
+                url: url.clone(),
+                reason: format!("it took longer than {} s", patience.as_secs()),
+            })?;
+            let response = response.map_err(|error| HttpError::Unreachable {
+                url,
+                reason: innermost(error),
+            })?;
             let (Some(next), Some(target)) = (copy, redirect(&response)) else {
                 return Ok(response);
             };
@@ -288,6 +282,22 @@ impl Http {
     pub async fn get(&self, url: &str, login: Option<&Login>) -> Result<Response, HttpError> {
         self.send(url, |client| with_login(client.get(url), login))
             .await
+    }
+}
+
+/// What an error comes from, without a URL.
+fn innermost(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut reason = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        reason = cause.to_string();
+        source = cause.source();
+    }
+    // What rustls says of an answer that is none of TLS.
+    match reason.contains("InvalidContentType") {
+        true => NO_TLS.into(),
+        false => reason,
     }
 }
 
@@ -367,5 +377,47 @@ async fn wait_as_told(response: &Response) {
         .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if let Some(seconds) = seconds {
         tokio::time::sleep(Duration::from_secs(seconds.min(30))).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(url: &str) -> Request {
+        let mut request = Request::new(Method::GET, url.parse().unwrap());
+        for name in ["authorization", "cookie", "accept"] {
+            let value = header::HeaderValue::from_static("x");
+            request.headers_mut().insert(name, value);
+        }
+        request
+    }
+
+    #[test]
+    fn what_authorises_stays_with_the_origin_and_https_is_not_left() {
+        let from = "https://a.example/x";
+        for (target, kept) in [
+            ("https://a.example/y?sig=1", true),
+            ("https://a.example:443/y", true),
+            ("https://a.example:444/y", false),
+            ("https://b.example/x", false),
+        ] {
+            let request = redirected(asked(from), target.parse().unwrap()).unwrap();
+            for name in ["authorization", "cookie"] {
+                assert_eq!(request.headers().contains_key(name), kept, "{target}");
+            }
+            assert!(request.headers().contains_key("accept"), "{target}");
+        }
+        for target in [
+            "http://a.example/x",
+            "http://a.example:443/x",
+            "ftp://a.example/",
+            "file:///x",
+        ] {
+            let error = redirected(asked(from), target.parse().unwrap()).unwrap_err();
+            assert_eq!(error.kind(), Kind::Refused, "{target}");
+        }
+        let request = redirected(asked("http://a.example/x"), from.parse().unwrap()).unwrap();
+        assert!(!request.headers().contains_key("authorization"));
     }
 }

@@ -23,6 +23,9 @@ pub struct Catalog {
 /// The version of the catalog's documents.
 const VERSION: u32 = 1;
 
+/// Why a document is none of a key.
+const ANOTHER: &str = "it does not belong to the key in its tag";
+
 /// What a registry says of a key.
 #[derive(Debug)]
 pub struct Claims<T> {
@@ -70,7 +73,10 @@ impl Catalog {
         set: &Digest,
         keys: &[TrustedKey],
     ) -> Result<Claims<Record>, CatalogError> {
-        let fits = |record: &Record| record.keys.set == *set;
+        let fits = |record: &Record| match record.keys.set == *set {
+            true => Ok(()),
+            false => Err(ANOTHER),
+        };
         let tags = tags(&KeyTag::Set(*set), keys);
         self.claims(tags, Record::MEDIA_TYPE, fits).await
     }
@@ -109,7 +115,7 @@ impl Catalog {
         &self,
         tags: Vec<String>,
         media_type: &str,
-        fits: impl Fn(&T) -> bool,
+        fits: impl Fn(&T) -> Result<(), &'static str>,
     ) -> Result<Claims<T>, CatalogError> {
         let asked = tags.iter().map(|tag| self.document::<T>(tag, media_type));
         let answers = join_all(asked).await;
@@ -119,11 +125,13 @@ impl Catalog {
         };
         for (tag, answer) in tags.iter().zip(answers) {
             match answer {
-                Ok(Some(record)) if fits(&record) => claims.records.push(record),
-                Ok(Some(_)) => claims.refused.push(CatalogError::Malformed {
-                    what: self.tagged(tag).to_string(),
-                    reason: "it does not belong to the key in its tag".into(),
-                }),
+                Ok(Some(record)) => match fits(&record) {
+                    Ok(()) => claims.records.push(record),
+                    Err(reason) => claims.refused.push(CatalogError::Malformed {
+                        what: self.tagged(tag).to_string(),
+                        reason: reason.into(),
+                    }),
+                },
                 Ok(None) => {}
                 Err(error) if error.kind() == Kind::Refused => claims.refused.push(error),
                 Err(error) => return Err(error),
@@ -166,9 +174,12 @@ impl Catalog {
     }
 }
 
-/// Whether a record is one of the layer with this key.
-fn is_of(key: &Digest) -> impl Fn(&LayerRecord) -> bool {
-    |record| record.layer.key == Some(*key) && record.layer.check_size().is_ok()
+/// Whether a record is one of the layer with this key; else why not.
+fn is_of(key: &Digest) -> impl Fn(&LayerRecord) -> Result<(), &'static str> {
+    |record| match record.layer.key == Some(*key) {
+        true => record.layer.check_size(),
+        false => Err(ANOTHER),
+    }
 }
 
 fn tags(tag: &KeyTag, keys: &[TrustedKey]) -> Vec<String> {

@@ -34,6 +34,9 @@ pub enum ReferenceError {
     NoHost(String),
     #[error("`{0}` is a URL; an image reference has no scheme")]
     Url(String),
+    /// What stands there is not repeated: it may be a password.
+    #[error("what stands behind the `@` of the image reference is not a digest")]
+    UserInfo,
     #[error("`{part}` in `{text}` is not a host name")]
     Host { text: String, part: String },
     #[error("`{part}` in `{text}` is not a repository name")]
@@ -55,6 +58,9 @@ impl Explain for ReferenceError {
                 "write the host, for example `registry.example.com/library/python:3.12-slim`".into()
             }
             Self::Url(_) => "leave out `https://`".into(),
+            Self::UserInfo => {
+                "a digest is `sha256:` and 64 hex digits; a user name and password belong into `docker login` or `podman login`".into()
+            }
             Self::Host { .. } => "a host is `name.example.com`, `name:5000` or `localhost`".into(),
             Self::Repository { .. } => {
                 "a repository is of lower-case letters and digits, separated by `/`, `.`, `-`, `_` or `__`".into()
@@ -79,6 +85,9 @@ impl FromStr for Reference {
             return Err(ReferenceError::Url(crate::ambient::redact(text)));
         }
         let (rest, digest) = match text.split_once('@') {
+            Some((before, behind)) if !before.contains('/') || !looks_like_digest(behind) => {
+                return Err(ReferenceError::UserInfo);
+            }
             Some((rest, digest)) => (rest, Some(parse_digest(&shown, digest)?)),
             None => (text, None),
         };
@@ -158,6 +167,13 @@ fn parse_digest(text: &str, part: &str) -> Result<Digest, ReferenceError> {
         text: text.into(),
         part: part.chars().take(100).collect(),
     })
+}
+
+/// Not the rest of a reference with a user name and password before its host.
+fn looks_like_digest(part: &str) -> bool {
+    let (algorithm, hex) = part.split_once(':').unwrap_or_default();
+    let known = algorithm.starts_with("sha") || algorithm.starts_with("md");
+    part.is_empty() || known && hex.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn looks_like_host(part: &str) -> bool {
@@ -307,6 +323,18 @@ mod tests {
         }
         for bad in ["a.b/c:", "a.b/c:-x", "a.b/c:ü"] {
             assert!(matches!(refused(bad), ReferenceError::Tag { .. }), "{bad}");
+        }
+        for secret in [
+            "me:secret@a.b/c",
+            "me:secret@a.b:5000/c:tag",
+            "me:sec/secret@a.b/c",
+            "me@a.b/secret",
+            "me:secret@",
+        ] {
+            let error = refused(secret);
+            assert_eq!(error, ReferenceError::UserInfo, "{secret}");
+            let told = format!("{error} {error:?} {:?}", error.hint());
+            assert!(!told.contains("secret"), "{told}");
         }
         for bad in ["a.b/c@sha256:12", "a.b/c@md5:00", "a.b/c@"] {
             assert!(

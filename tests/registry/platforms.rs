@@ -7,7 +7,7 @@ use crate::engines::Podman;
 use crate::lab::{self, Lab, PASSWORD, PREFIX, Server, USER};
 use crate::pushing::{LOGIN, blob, digest, documents, push, writes};
 
-const IMAGE: &str = r#"image "one" base="small" {
+pub const IMAGE: &str = r#"image "one" base="small" {
     platform "linux/amd64" "linux/arm64"
     pip "alpha"
     version "1"
@@ -15,7 +15,7 @@ const IMAGE: &str = r#"image "one" base="small" {
 }"#;
 
 /// A base for both platforms beside the project, as far as a resolver looks at it.
-fn two_platforms(lab: &Lab) {
+pub fn two_platforms(lab: &Lab) {
     let layout = Layout::new(&lab.path("both"));
     let platforms = [
         ("amd64", 62, "/lib64/ld-linux-x86-64.so.2"),
