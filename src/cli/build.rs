@@ -191,42 +191,48 @@ pub fn images(
     };
     let builder = Builder::new(artifacts, work, trust.clone(), substitutes)?;
     let state = store.state()?;
-    let mut all = Vec::new();
-    for image in &manifest.images {
-        let Some(content) = current
-            .content
-            .get(image.name.as_str())
-            .filter(|_| wanted.contains(image.name.as_str()))
-        else {
+    let only = |platform: &&Platform| wish.only.is_empty() || wish.only.contains(platform);
+    let mut orders = Vec::new();
+    for image in manifest
+        .images
+        .iter()
+        .filter(|image| wanted.contains(image.name.as_str()))
+    {
+        let Some(content) = current.content.get(image.name.as_str()) else {
             continue;
         };
-        let declared = image.platforms.iter();
-        for platform in declared.filter(|one| wish.only.is_empty() || wish.only.contains(one)) {
-            let need = match wish.platform {
-                Some(wanted) if wanted != *platform => Need::Name,
-                _ => wish.need,
-            };
-            let building = builder.build(image, *platform, content, need, &mut current.lock);
-            let built = context.wait(building);
-            // Diff IDs learned so far are kept also when a later image fails.
-            if current.lock != before && !locked.locked {
-                context.write_lock(&current.lock)?;
-            }
-            let built = built?;
-            let made = (&built.image, built.set);
-            records::remember(&state, image, content, &current.lock, made)?;
-            if let Some(catalog) = &verifier {
-                verify(context, catalog, &trust, &image.name.value, &built)?;
-            }
-            let name = &image.name.value;
-            let locked = current.lock.images.get(name);
-            let locked = locked.and_then(|platforms| platforms.get(platform));
-            all.push(Named {
-                name: name.clone(),
-                built,
-                request: locked.map(|locked| locked.request),
-            });
+        for platform in image.platforms.iter().filter(only) {
+            orders.push((image, *platform, content));
         }
+    }
+    let ahead = builder.look_ahead(&orders, &current.lock);
+    context.wait(ahead)?;
+    let mut all = Vec::new();
+    for (image, platform, content) in orders {
+        let need = match wish.platform {
+            Some(wanted) if wanted != platform => Need::Name,
+            _ => wish.need,
+        };
+        let building = builder.build(image, platform, content, need, &mut current.lock);
+        let built = context.wait(building);
+        // Diff IDs learned so far are kept also when a later image fails.
+        if current.lock != before && !locked.locked {
+            context.write_lock(&current.lock)?;
+        }
+        let built = built?;
+        let made = (&built.image, built.set);
+        records::remember(&state, image, content, &current.lock, made)?;
+        if let Some(catalog) = &verifier {
+            verify(context, catalog, &trust, &image.name.value, &built)?;
+        }
+        let name = &image.name.value;
+        let locked = current.lock.images.get(name);
+        let locked = locked.and_then(|platforms| platforms.get(&platform));
+        all.push(Named {
+            name: name.clone(),
+            built,
+            request: locked.map(|locked| locked.request),
+        });
     }
     state.put_root(&context.lock_root())?;
     Ok(all)

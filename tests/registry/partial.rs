@@ -14,6 +14,7 @@ use crate::{lies, sample, wares};
 const LARGE: usize = 500_000;
 
 type Ware = (String, Vec<u8>);
+type Lie = Box<dyn Fn(&mut LayerRecord)>;
 
 /// `zebra` is large and wins `apple/shared.py`, which `apple` brings too; both have `apple/same.py`.
 fn wheels() -> [Ware; 3] {
@@ -240,7 +241,7 @@ fn nobody_is_believed_without_trust_and_nothing_that_is_wrong() {
         b"{\"v\":1,\"wheels\":[]}",
     );
     let broken = lies::blob(&catalog, LayerRecord::PATHS_MEDIA_TYPE, b"[[[[");
-    let lies: [(&str, Box<dyn Fn(&mut LayerRecord)>); 6] = [
+    let lies: [(&str, Lie); 6] = [
         (
             "paths of other wheels",
             Box::new(move |record| record.paths = Some(foreign.clone())),

@@ -7,7 +7,7 @@ use crate::engines::Podman;
 use crate::lab::{self, Lab, PASSWORD, PREFIX, Server, USER};
 use crate::pushing::{LOGIN, blob, digest, documents, push, writes};
 
-const IMAGE: &str = r#"image "one" base="small" {
+pub const IMAGE: &str = r#"image "one" base="small" {
     platform "linux/amd64" "linux/arm64"
     pip "alpha"
     version "1"

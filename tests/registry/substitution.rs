@@ -7,7 +7,7 @@ use imagewright::digest::Digest;
 use serde_json::{Value, json};
 
 use crate::lab::{self, Lab, Options, PREFIX, Ran, Server, client};
-use crate::{lies, sample};
+use crate::{lies, platforms, sample};
 
 const IMAGES: &str = r#"
 image "one" base="small" { pip "alpha"; file "app.txt" to="/app/"; }
@@ -201,6 +201,36 @@ fn no_substitute_forces_the_work_also_after_a_substitution() {
         (&json!(true), &Value::Null)
     );
     assert_eq!(own["digest"], image["digest"]);
+}
+
+#[test]
+fn images_for_several_platforms_and_on_other_images_are_named_too() {
+    let server = Server::docker_registry(Options::default());
+    let index = lab::index();
+    let image = platforms::IMAGE.replace("small", "both");
+    let images =
+        |more: &str| format!("base \"both\" {{ from \"oci:../both:both\"; }}\n{image}\n{more}");
+    let first = lab::project(server.address(), &index, &images(""));
+    platforms::two_platforms(&first);
+    first.run(&["push"]).expect(0, &["one"]);
+    let below = format!("{}/{PREFIX}:one", server.address());
+    let three = format!("image \"three\" {{ from \"{below}\"; pip \"delta\"; }}");
+    first.write(
+        "imagewright.kdl",
+        lab::manifest(server.address(), &images(&three)),
+    );
+    first.run(&["push"]).expect(0, &["three"]);
+    let built = first.build();
+    assert_eq!(built.len(), 3);
+
+    let lab = lab::colleague(&first, server.address());
+    platforms::two_platforms(&lab);
+    let (found, requests) = server.during(|| lab.build());
+    assert_eq!(found, built);
+    assert_eq!(server.layer_bytes(&requests), (0, 0));
+    let writes = requests.iter().filter(|request| request.method != "GET");
+    assert_eq!(writes.count(), 0, "{requests:#?}");
+    assert!(requests.len() <= 12, "{requests:#?}");
 }
 
 #[test]

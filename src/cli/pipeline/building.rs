@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::artifacts::Artifacts;
 use super::content::Content;
 use super::job::Job;
+use super::learning;
 use super::materialise::{self, Need};
 use super::substitute::{Claim, Sought, Substitutes, Taken};
 use crate::catalog::Trust;
@@ -17,7 +18,7 @@ use crate::digest::Digest;
 use crate::identity::{self, ConfigDocument, SetDocument};
 use crate::image::Image;
 use crate::layer::{Layer, LayerContent};
-use crate::lock::{Lock, LockedBase, LockedImage};
+use crate::lock::{Lock, LockedImage};
 use crate::manifest::{ImageRequest, Platform};
 use crate::progress::Progress;
 use crate::registry::RegistryError;
@@ -56,6 +57,28 @@ pub struct Order<'a> {
     pub content: &'a Content,
     /// What the lock pins.
     pub locked: LockedImage,
+}
+
+impl<'a> Order<'a> {
+    fn of(
+        request: &'a ImageRequest,
+        platform: Platform,
+        content: &'a Content,
+        lock: &Lock,
+    ) -> Result<Self, Failure> {
+        let name = &request.name.value;
+        let platforms = lock.images.get(name);
+        let Some(locked) = platforms.and_then(|all| all.get(&platform)).cloned() else {
+            let message = format!("the lock lost image `{name}`");
+            return Err(Failure::plain(Kind::Bug, message, ""));
+        };
+        Ok(Self {
+            request,
+            platform,
+            content,
+            locked,
+        })
+    }
 }
 
 /// Whose work counts.
@@ -123,17 +146,7 @@ impl<'a> Builder<'a> {
         lock: &mut Lock,
     ) -> Result<Built, Failure> {
         let name = &request.name.value;
-        let platforms = lock.images.get(name);
-        let Some(locked) = platforms.and_then(|all| all.get(&platform)).cloned() else {
-            let message = format!("the lock lost image `{name}`");
-            return Err(Failure::plain(Kind::Bug, message, ""));
-        };
-        let order = Order {
-            request,
-            platform,
-            content,
-            locked,
-        };
+        let order = Order::of(request, platform, content, lock)?;
         let sought = self.sought(&order, lock)?;
         let mut built = match self.find(&sought).await? {
             Some(found) => found,
@@ -155,8 +168,31 @@ impl<'a> Builder<'a> {
             }
         }
         self.record(&order, &built)?;
-        self.learn(&order, &built.image, lock);
+        learning::learn(self.context, &order, &built.image, lock);
         Ok(built)
+    }
+
+    /// Asks for all images at once that the store does not have as the lock has them.
+    pub async fn look_ahead(
+        &self,
+        wanted: &[(&ImageRequest, Platform, &Content)],
+        lock: &Lock,
+    ) -> Result<(), Failure> {
+        let Some(substitutes) = self.substitutes.as_ref().filter(|_| wanted.len() > 1) else {
+            return Ok(());
+        };
+        let orders = wanted
+            .iter()
+            .map(|(request, platform, content)| Order::of(request, *platform, content, lock));
+        let orders: Vec<Order<'_>> = orders.collect::<Result<_, _>>()?;
+        let mut all = Vec::new();
+        for order in &orders {
+            let sought = self.sought(order, lock)?;
+            if !fits(self.known(&sought)?.as_ref(), &sought) {
+                all.push(sought);
+            }
+        }
+        substitutes.look_ahead(&all).await
     }
 
     fn sought<'b>(&self, order: &'b Order<'_>, lock: &Lock) -> Result<Sought<'b>, Failure> {
@@ -180,9 +216,7 @@ impl<'a> Builder<'a> {
     async fn find(&self, sought: &Sought<'_>) -> Result<Option<Built>, Failure> {
         let begun = Instant::now();
         let stored = self.known(sought)?;
-        let wanted = sought.locked.digest;
-        let fits = |stored: &Stored| wanted.is_none_or(|wanted| wanted == stored.image.digest());
-        let fits = stored.as_ref().is_some_and(fits);
+        let fits = fits(stored.as_ref(), sought);
         let taken = match &self.substitutes {
             Some(substitutes) if !fits => substitutes.image(sought).await?,
             _ => None,
@@ -343,46 +377,10 @@ impl<'a> Builder<'a> {
         };
         Ok(self.state.put_image(&row)?)
     }
-
-    /// First digests and diff IDs go into the lock; what differs from the lock is told and not swapped in.
-    fn learn(&self, order: &Order<'_>, image: &Image, lock: &mut Lock) {
-        let name = &order.request.name.value;
-        let mut os = image.layers[image.base_layers..].iter();
-        if let LockedBase::Debian { request, .. } = &order.locked.base
-            && let Some(base) = os.next()
-        {
-            learn_base(lock, order.platform, request, base.diff_id);
-        }
-        let platforms = lock.images.get_mut(name);
-        let Some(locked) = platforms.and_then(|all| all.get_mut(&order.platform)) else {
-            return;
-        };
-        if !locked.debs.is_empty()
-            && let Some(own) = os.next()
-        {
-            locked.os_diff_id.get_or_insert(own.diff_id);
-        }
-        let digest = image.digest();
-        let first = *locked.digest.get_or_insert(digest);
-        if first != digest {
-            self.context.progress.warn(&format!(
-                "{name} {}: this build is {digest}, the lock has {first} and keeps it",
-                order.platform
-            ));
-        }
-    }
 }
 
-/// The diff ID of a Debian base, for every image that stands on it.
-fn learn_base(lock: &mut Lock, platform: Platform, key: &Digest, learned: Digest) {
-    let images = lock.images.values_mut();
-    for image in images.filter_map(|platforms| platforms.get_mut(&platform)) {
-        if let LockedBase::Debian {
-            request, diff_id, ..
-        } = &mut image.base
-            && request == key
-        {
-            diff_id.get_or_insert(learned);
-        }
-    }
+/// Whether the store has the image that the lock names; any, if it names none.
+fn fits(stored: Option<&Stored>, sought: &Sought<'_>) -> bool {
+    let wanted = sought.locked.digest;
+    stored.is_some_and(|stored| wanted.is_none_or(|wanted| wanted == stored.image.digest()))
 }

@@ -7,6 +7,7 @@ pub mod building;
 pub mod content;
 mod extras;
 pub mod job;
+mod learning;
 pub mod locking;
 pub mod materialise;
 mod os_layers;

@@ -25,6 +25,8 @@ pub(super) struct OsLayers {
     own: Option<OsLayer>,
     /// One of them must be made.
     missing: bool,
+    /// It was asked whether somebody has the own one.
+    asked: bool,
 }
 
 impl OsLayers {
@@ -65,6 +67,7 @@ impl Job<'_> {
         let below = below(from, &os.layers());
         if let (false, Some(request)) = (os.missing, self.own_request(from, &below)) {
             os.own = self.known_os(&request).await?;
+            os.asked = true;
             os.missing = os.own.is_none();
         }
         Ok(os)
@@ -119,7 +122,10 @@ impl Job<'_> {
             self.document(request.document(), &request.comment);
             if os.own.is_none() {
                 // It may be known now that its base has been made.
-                let known = self.known_os(&request).await?;
+                let known = match os.asked {
+                    true => None,
+                    false => self.known_os(&request).await?,
+                };
                 os.own = Some(match known {
                     Some(known) => known,
                     None => self.make(&request, &below).await?,

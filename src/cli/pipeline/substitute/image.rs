@@ -1,6 +1,7 @@
 //! Whole images by their set key.
 
 use futures_util::future::try_join;
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::{Claim, Substitutes, Taken, VOUCH};
 use crate::catalog::{Belief, CatalogError, Record, Statement, Wanted};
@@ -13,6 +14,9 @@ use crate::lock::{LockedBase, LockedImage};
 use crate::manifest::Platform;
 use crate::oci::DOCUMENT_LIMIT;
 use crate::registry::{Reference, RegistryError};
+
+/// Images that are asked for at a time.
+const AT_A_TIME: usize = 8;
 
 /// An image that is looked for.
 #[derive(Clone, Debug)]
@@ -54,8 +58,30 @@ impl Sought<'_> {
 }
 
 impl Substitutes<'_> {
+    /// Asks for all these images at once; [`Substitutes::image`] knows them then.
+    pub async fn look_ahead(&self, all: &[Sought<'_>]) -> Result<(), Failure> {
+        let asked = all.iter().map(|sought| async move {
+            let found = self.ask(sought).await?;
+            Ok::<_, Failure>(((sought.set, sought.locked.digest), found))
+        });
+        let asked = stream::iter(asked).buffered(AT_A_TIME);
+        let found: Vec<_> = asked.try_collect().await?;
+        self.ahead.borrow_mut().extend(found);
+        Ok(())
+    }
+
     /// The image of a set, if somebody who is believed has built it. Of its layers nothing is fetched.
     pub async fn image(&self, sought: &Sought<'_>) -> Result<Option<(Image, Claim)>, Failure> {
+        let key = (sought.set, sought.locked.digest);
+        let known = self.ahead.borrow().get(&key).cloned();
+        match known {
+            // The lock may have learned of OS layers since.
+            Some(known) => Ok(known.filter(|(image, _)| sought.has_os_layers(image))),
+            None => self.ask(sought).await,
+        }
+    }
+
+    async fn ask(&self, sought: &Sought<'_>) -> Result<Option<(Image, Claim)>, Failure> {
         if self.down.get() {
             return Ok(None);
         }

@@ -8,7 +8,8 @@ mod image;
 mod layers;
 mod os;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 
 pub use claim::{Claim, Taken, TakenLayer};
 pub use image::Sought;
@@ -21,13 +22,18 @@ use crate::cli::context::Context;
 use crate::cli::failure::Failure;
 use crate::cli::substitution::SubstitutionFlags;
 use crate::diagnostic::{Explain, Kind};
+use crate::digest::Digest;
 use crate::http::Http;
+use crate::image::Image;
 use crate::layer::Layer;
 use crate::manifest::Manifest;
 use crate::oci::Descriptor;
 use crate::progress::Progress;
 use crate::registry::{Reference, Registry};
 use crate::store::{State, Store};
+
+/// Set key and the lock's digest → the image.
+type Ahead = BTreeMap<(Digest, Option<Digest>), Option<(Image, Claim)>>;
 
 /// The manifest's registry as somebody who may have built what is wanted.
 #[derive(Debug)]
@@ -41,6 +47,8 @@ pub struct Substitutes<'a> {
     trust: Trust,
     state: State,
     down: Cell<bool>,
+    /// What was found of images that were asked for ahead.
+    ahead: RefCell<Ahead>,
 }
 
 impl<'a> Substitutes<'a> {
@@ -67,6 +75,7 @@ impl<'a> Substitutes<'a> {
             catalog: Catalog::new(catalog.registry().impatient(), catalog.place().clone()),
             trust: places::trust(manifest, flags.trust_registry),
             down: Cell::new(false),
+            ahead: RefCell::default(),
         }))
     }
 
