@@ -24,7 +24,7 @@ const LOOKS: usize = 12;
 /// How often one run pulls an image.
 const PULLS: usize = 3;
 /// Records of the catalog that is synced.
-const RECORDS: u64 = 12;
+const RECORDS: u64 = 24;
 
 impl Run<'_> {
     fn repository(&self) -> String {
@@ -104,7 +104,7 @@ fn a_push_ends_right_or_says_why_not_and_nothing_partial_is_tagged() {
 #[test]
 fn what_is_looked_up_is_right_or_it_is_said_why_not() {
     Storm::new().blow(READS, (1, false), |storm, seed| {
-        let run = storm.run(seed);
+        let run = storm.run_of_single_requests(seed);
         let sample = Sample::new(seed);
         wait(sample.publish(&run.direct())).unwrap();
         let keys = &sample.record.keys;
@@ -140,7 +140,7 @@ fn what_is_looked_up_is_right_or_it_is_said_why_not() {
 #[test]
 fn what_is_pulled_is_right_or_it_is_said_why_not() {
     Storm::new().blow(READS, (1, false), |storm, seed| {
-        let run = storm.run(seed);
+        let run = storm.run_of_single_requests(seed);
         let sample = Sample::new(seed);
         wait(sample.publish(&run.direct())).unwrap();
         let stores: Vec<Store> = (0..PULLS)
