@@ -16,7 +16,7 @@ use crate::lab::{self, wait};
 use crate::sample::{self, Sample};
 use crate::weather::{Run, Storm, client};
 
-const PUSHES: u64 = 240;
+const PUSHES: u64 = 192;
 /// Of each kind of reading.
 const READS: u64 = 64;
 /// Layers that one run looks up.
@@ -78,7 +78,7 @@ impl Run<'_> {
 
 #[test]
 fn a_push_ends_right_or_says_why_not_and_nothing_partial_is_tagged() {
-    Storm::new().blow(PUSHES, (24, true), |storm, seed| {
+    Storm::new().blow(PUSHES, (16, true), |storm, seed| {
         let run = storm.run(seed);
         let sample = Sample::new(seed);
         if let Some(pushed) = run.ended(wait(sample.publish(&run.catalog()))) {
