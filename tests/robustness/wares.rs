@@ -76,8 +76,11 @@ pub fn debian_base() -> &'static Path {
     })
 }
 
-/// Writes a layout of images: their names, and for each architecture the one layer's tar.
-fn layout(dir: &Path, images: &[(&str, &[(&str, &[u8])])]) {
+/// An image's name, and for each architecture the one layer's tar.
+type Tars<'a> = (&'a str, &'a [(&'a str, &'a [u8])]);
+
+/// Writes a layout of images.
+fn layout(dir: &Path, images: &[Tars<'_>]) {
     fs::create_dir_all(dir.join("blobs/sha256")).unwrap();
     let mut manifests = Vec::new();
     for (name, architectures) in images {
