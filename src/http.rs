@@ -295,10 +295,10 @@ fn innermost(error: reqwest::Error) -> String {
         source = cause.source();
     }
     // What rustls says of an answer that is none of TLS.
-    if reason.contains("InvalidContentType") {
-        reason = NO_TLS.into();
+    match reason.contains("InvalidContentType") {
+        true => NO_TLS.into(),
+        false => reason,
     }
-    reason
 }
 
 fn setup(error: reqwest::Error) -> HttpError {

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::{CatalogError, Position, Query};
 use crate::digest::Digest;
 
+/// What every token begins with, so that none looks like a flag.
+const PREFIX: &str = "p";
 /// Longest token that is read, in bytes.
 const MAX_LENGTH: usize = 2000;
 /// Bytes of the checksum that begins a token.
@@ -71,6 +73,7 @@ impl fmt::Display for PageToken {
         let text = serde_json::to_vec(&text).map_err(|_| fmt::Error)?;
         let body = [self.query.as_slice(), &text].concat();
         let sum = Digest::of(&body);
+        f.write_str(PREFIX)?;
         f.write_str(&BASE64.encode([&sum.bytes()[..CHECKSUM], &body].concat()))
     }
 }
@@ -82,7 +85,10 @@ impl FromStr for PageToken {
         let mangled = CatalogError::Token("is not one that a page came with");
         let parse = || {
             let bytes = BASE64
-                .decode(text.get(..MAX_LENGTH.min(text.len()))?)
+                .decode(
+                    text.get(..MAX_LENGTH.min(text.len()))?
+                        .strip_prefix(PREFIX)?,
+                )
                 .ok()?;
             let (sum, body) = bytes.split_at_checked(CHECKSUM)?;
             let (query, text) = body.split_at_checked(QUERY)?;
@@ -102,5 +108,32 @@ impl FromStr for PageToken {
             })
         };
         parse().ok_or(mangled)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_words_and_mean_their_positions() {
+        let query = Query::default();
+        for at in 0..300_u32 {
+            let position = Position {
+                generation: -7,
+                last: at,
+                name: "fraud".into(),
+                platform: "linux/amd64".into(),
+                pushed_ms: 5,
+                rank: vec![at as u8; 64],
+            };
+            let token = PageToken::new(&query, "local", position.clone()).to_string();
+            assert!(
+                token.starts_with(|c: char| c.is_ascii_alphanumeric()),
+                "{token}"
+            );
+            let parsed = token.parse::<PageToken>().unwrap();
+            assert_eq!(parsed.position(&query, "local").unwrap(), position);
+        }
     }
 }

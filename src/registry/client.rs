@@ -21,7 +21,7 @@ use crate::http::{Http, HttpError};
 /// Most bytes of an error's answer.
 const ANSWER_LIMIT: u64 = 64 << 10;
 /// How often one request is sent again with newer credentials: many requests share tokens, whose end may come between.
-const REFUSALS: u32 = 4;
+const REFUSALS: u32 = 6;
 
 /// A client for registries; clones share connections, tokens and counts.
 #[derive(Clone)]

@@ -9,6 +9,7 @@ use url::Url;
 use super::body::{self, Meter, Span};
 use super::client::{Answer, Ask};
 use super::grants::Access;
+use super::manifests::RESENT;
 use super::push::BODY_LIMIT;
 use super::retry::Waits;
 use super::standstill::Watch;
@@ -55,8 +56,8 @@ pub(super) struct Upload<'a> {
     mode: Mode,
     /// Some of the content was sent in a request of its own.
     pieced: bool,
-    /// It arrived as something else, and was sent once more.
-    resent: bool,
+    /// How often it arrived as something else.
+    damaged: u32,
 }
 
 impl<'a> Upload<'a> {
@@ -78,7 +79,7 @@ impl<'a> Upload<'a> {
             told: 0,
             mode: Mode::Whole,
             pieced: false,
-            resent: false,
+            damaged: 0,
         }
     }
 
@@ -182,9 +183,9 @@ impl<'a> Upload<'a> {
         };
         let answer = self.send(&ask, span).await?;
         match answer.header("docker-content-digest") {
-            Some(found) if found != digest => Err(RegistryError::WrongContent {
+            Some(found) if found != digest => Err(RegistryError::Malformed {
                 what: self.what.to_owned(),
-                message: "its answer names another digest".into(),
+                reason: "it names another digest than was sent".into(),
             }),
             _ => Ok(()),
         }
@@ -283,7 +284,7 @@ impl<'a> Upload<'a> {
             // What was put together from parts may have been put together wrongly.
             RegistryError::WrongContent { .. } if self.pieced => self.mode = Mode::WholeOnly,
             // It may have been damaged on its way.
-            RegistryError::WrongContent { .. } if !self.resent => self.resent = true,
+            RegistryError::WrongContent { .. } if self.damaged + 1 < RESENT => self.damaged += 1,
             RegistryError::Status { status, .. }
                 if *status == StatusCode::PAYLOAD_TOO_LARGE
                     && self.mode == Mode::Whole
@@ -296,8 +297,10 @@ impl<'a> Upload<'a> {
             {
                 self.mode = Mode::WholeOnly;
             }
-            // A session that is gone.
-            RegistryError::UploadLost { .. } | RegistryError::NotFound { .. } => {}
+            // A session that is gone, or an answer that does not tell whether it was the last one.
+            RegistryError::UploadLost { .. }
+            | RegistryError::NotFound { .. }
+            | RegistryError::Malformed { .. } => {}
             RegistryError::OutOfStep { .. } => {
                 waits.pause(error).await?;
                 let stood = session.offset;

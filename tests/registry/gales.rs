@@ -53,12 +53,12 @@ fn project(address: &str, index: &crate::index::Server, prefix: &str) -> Lab {
     let lab = lab::project(address, index, "");
     let manifest = lab::manifest(address, IMAGE).replace(PREFIX, prefix);
     lab.write("imagewright.kdl", manifest);
-    let noise: Vec<u8> = (0..300_000u64).map(|n| (n * n >> 7) as u8).collect();
+    let noise: Vec<u8> = (0..300_000u64).map(|n| ((n * n) >> 7) as u8).collect();
     lab.write("noise.bin", noise);
     lab
 }
 
-fn run(lab: &Lab, arguments: &[&str]) -> Ran {
+fn end(lab: &Lab, arguments: &[&str]) -> Ran {
     lab.start(arguments).wait(PATIENCE)
 }
 
@@ -79,52 +79,52 @@ fn judge(run: &Run<'_>, ran: &Ran) -> Option<String> {
 }
 
 /// A push to a repository of its own, out of a store that has the image already.
-fn push(team: &Team, run_: &Run<'_>) {
-    let prefix = format!("gale/{}", run_.seed);
+fn push(team: &Team, run: &Run<'_>) {
+    let prefix = format!("gale/{}", run.seed);
     let store = team.first.path("store").display().to_string();
-    let lab = team.member(run_, &prefix).env("IMAGEWRIGHT_STORE", &store);
-    let ran = run(&lab, &["push"]);
-    let error = judge(run_, &ran);
+    let lab = team.member(run, &prefix).env("IMAGEWRIGHT_STORE", &store);
+    let ran = end(&lab, &["push"]);
+    let error = judge(run, &ran);
     let stands = |server: &Server| {
         let tags = server.tags(&prefix).into_iter();
         let mut one = tags.filter(|(tag, _)| tag == "one");
         one.next().map(|(_, digest)| digest.to_string())
     };
     if error.is_none() {
-        assert_eq!(stands(run_.server).as_ref(), Some(&team.digest));
+        assert_eq!(stands(run.server).as_ref(), Some(&team.digest));
     }
-    run_.count(error);
-    run_.assert_whole(&prefix);
-    run_.proxy.set(Weather::default());
-    run(&lab, &["push"]).expect(0, &[]);
-    run_.assert_whole(&prefix);
-    assert_eq!(stands(run_.server).as_ref(), Some(&team.digest));
+    run.count(error);
+    run.assert_whole(&prefix);
+    run.proxy.set(Weather::default());
+    end(&lab, &["push"]).expect(0, &[]);
+    run.assert_whole(&prefix);
+    assert_eq!(stands(run.server).as_ref(), Some(&team.digest));
 }
 
 /// A colleague's build on an empty store: whatever the registry does, it ends with the right image.
-fn build(team: &Team, run_: &Run<'_>) {
-    let lab = team.member(run_, PREFIX);
-    let ran = run(&lab, &["build", "--json"]);
-    assert_eq!(judge(run_, &ran), None, "{}", run_.when());
-    assert_eq!(ran.digests(), [team.digest.clone()], "{}", run_.when());
-    run_.count(None);
+fn build(team: &Team, run: &Run<'_>) {
+    let lab = team.member(run, PREFIX);
+    let ran = end(&lab, &["build", "--json"]);
+    assert_eq!(judge(run, &ran), None, "{}", run.when());
+    assert_eq!(ran.digests().join(" "), team.digest, "{}", run.when());
+    run.count(None);
 }
 
 /// A query on an empty store: the image is found, or it is said that not everything could be read.
-fn find(team: &Team, run_: &Run<'_>) {
-    let lab = team.member(run_, PREFIX);
-    let ran = run(&lab, &["find", "--json"]);
-    let error = judge(run_, &ran);
+fn find(team: &Team, run: &Run<'_>) {
+    let lab = team.member(run, PREFIX);
+    let ran = end(&lab, &["find", "--json"]);
+    let error = judge(run, &ran);
     if error.is_none() {
         let document: Value = serde_json::from_str(&ran.out).unwrap();
         let images = document["images"].as_array().unwrap();
         let found = images.iter().any(|image| image["digest"] == *team.digest);
-        let when = run_.when();
+        let when = run.when();
         assert!(found || !ran.err.is_empty(), "{when}: {}", ran.out);
     }
-    run_.count(error);
-    run_.proxy.set(Weather::default());
-    let ran = run(&lab, &["find", "--json"]).expect(0, &[]);
+    run.count(error);
+    run.proxy.set(Weather::default());
+    let ran = end(&lab, &["find", "--json"]).expect(0, &[]);
     assert!(ran.out.contains(&team.digest), "{}", ran.out);
 }
 

@@ -49,6 +49,8 @@ pub enum Door {
     Put,
     /// What refers to an image.
     Referrers,
+    /// What an image's name stands for.
+    Name,
 }
 
 impl Door {
@@ -65,6 +67,7 @@ impl Door {
             Self::Has => method == "HEAD" && path.contains("/blobs/"),
             Self::Begin => method == "POST",
             Self::Send => method != "POST" && path.contains("/blobs/uploads/"),
+            Self::Name => reads && path.ends_with("/manifests/one"),
             Self::Put => method == "PUT" && path.contains("/manifests/"),
             Self::Referrers => {
                 path.contains("/referrers/") || reads && path.contains("/manifests/sha256-")
@@ -320,6 +323,8 @@ const WRITING: &[(Door, Deed)] = &[
     (Door::Begin, Deed::Push),
     (Door::Send, Deed::Push),
     (Door::Put, Deed::Push),
+    // A document that is none is replaced there.
+    (Door::Name, Deed::Push),
 ];
 
 #[test]

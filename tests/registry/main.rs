@@ -32,6 +32,7 @@ mod login;
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod mirror;
 mod names;
+mod nest;
 mod os_layers;
 mod outage;
 mod pages;
@@ -62,6 +63,7 @@ mod story;
 mod substitution;
 mod sync;
 mod team;
+mod tokens;
 mod traps;
 mod uploads;
 #[path = "../robustness/wares.rs"]

@@ -1,6 +1,5 @@
 //! A proxy between a client and a registry that does what the weather says.
 
-use std::collections::BTreeMap;
 use std::io::{self, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -8,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::faults::{Fault, Past, Told, Trouble, Weather};
-use crate::lab::{PASSWORD, USER};
-use crate::wares::{self, Random, sha256};
-use crate::wire::{Head, Manner, PIECE, answer, copy, refusal};
+use crate::tokens::Tokens;
+use crate::wares::{Random, sha256};
+use crate::wire::{Head, Manner, PIECE, copy, refusal};
 
 /// The proxy; its threads end with it, or with their connections.
 pub struct Proxy {
@@ -44,7 +43,6 @@ impl Asked {
 
 struct Shared {
     upstream: String,
-    address: String,
     weather: Mutex<Weather>,
     stopped: AtomicBool,
     served: AtomicU32,
@@ -52,7 +50,7 @@ struct Shared {
     past: Mutex<Past>,
     told: Mutex<Vec<Told>>,
     asked: Mutex<Vec<Asked>>,
-    tokens: Mutex<BTreeMap<String, u32>>,
+    tokens: Mutex<Tokens>,
 }
 
 impl Proxy {
@@ -62,7 +60,6 @@ impl Proxy {
         let address = listener.local_addr().unwrap().to_string();
         let shared = Arc::new(Shared {
             upstream: upstream.into(),
-            address: address.clone(),
             weather: Mutex::new(weather),
             stopped: AtomicBool::new(false),
             served: AtomicU32::new(0),
@@ -70,7 +67,7 @@ impl Proxy {
             past: Mutex::default(),
             told: Mutex::default(),
             asked: Mutex::default(),
-            tokens: Mutex::default(),
+            tokens: Mutex::new(Tokens::of(&address)),
         });
         let accepting = Arc::clone(&shared);
         std::thread::spawn(move || {
@@ -98,7 +95,7 @@ impl Proxy {
         *self.shared.past.lock().unwrap() = Past::default();
         self.shared.told.lock().unwrap().clear();
         self.shared.asked.lock().unwrap().clear();
-        self.shared.tokens.lock().unwrap().clear();
+        *self.shared.tokens.lock().unwrap() = Tokens::of(&self.address);
         self.shared.served.store(0, Ordering::Relaxed);
         self.shared.pieces.store(0, Ordering::Relaxed);
     }
@@ -184,8 +181,12 @@ impl Shared {
                 self.tell(fault, request, None);
             }
         }
-        if instead.is_none() {
-            instead = self.without_token(&weather, request);
+        if let (None, Some(uses)) = (&instead, weather.token_uses) {
+            let (answer, ended) = self.tokens.lock().unwrap().judge(request, uses);
+            if ended {
+                self.tell(Fault::Expired, request, None);
+            }
+            instead = answer;
         }
         let exchange = Exchange {
             request,
@@ -310,10 +311,11 @@ impl Shared {
                 }
                 manner.cut = Some(exchange.somewhere(&answer));
             }
-            Some(Fault::WrongAnswer) if bodyless || answer.length.unwrap_or(0) == 0 => {
-                if lie(&mut answer, &mut exchange.random) {
-                    self.tell(Fault::WrongAnswer, request, None);
-                }
+            Some(Fault::WrongAnswer)
+                if (bodyless || answer.length.unwrap_or(0) == 0)
+                    && lie(&mut answer, &mut exchange.random) =>
+            {
+                self.tell(Fault::WrongAnswer, request, None);
             }
             Some(Fault::WrongAnswer) => manner.flip = Some(exchange.somewhere(&answer)),
             Some(Fault::Drip) => self.tell(Fault::Drip, request, None),
@@ -358,46 +360,6 @@ impl Shared {
         let mut client = exchange.client;
         client.write_all(&answer.as_bytes()[..end])?;
         Ok(Next::Request)
-    }
-
-    /// The answer to a request that has no good token; the token server is part of the proxy.
-    fn without_token(&self, weather: &Weather, request: &Head) -> Option<String> {
-        let uses = weather.token_uses?;
-        if request.target().starts_with("/token?") {
-            let login = request.header("authorization") == Some(&wares::basic(USER, PASSWORD));
-            if !login {
-                return Some(refusal(401, "UNAUTHORIZED", ""));
-            }
-            let mut tokens = self.tokens.lock().unwrap();
-            let token = format!("token-{}", tokens.len());
-            tokens.insert(token.clone(), uses);
-            let body = format!("{{\"token\":\"{token}\",\"expires_in\":60}}");
-            return Some(answer(200, &body, ""));
-        }
-        let mut tokens = self.tokens.lock().unwrap();
-        let token = request.header("authorization");
-        let token = token.and_then(|token| token.strip_prefix("Bearer "));
-        match token.and_then(|token| tokens.get_mut(token)) {
-            Some(0) => self.tell(Fault::Expired, request, None),
-            Some(left) => {
-                *left -= 1;
-                return None;
-            }
-            None => {}
-        }
-        Some(self.challenge(request))
-    }
-
-    fn challenge(&self, request: &Head) -> String {
-        let path = request.target().trim_start_matches("/v2/");
-        let ends = ["/manifests/", "/blobs/", "/tags/", "/referrers/"];
-        let end = ends.iter().filter_map(|end| path.find(end)).min();
-        let repository = &path[..end.unwrap_or(0)];
-        let challenge = format!(
-            "WWW-Authenticate: Bearer realm=\"http://{}/token\",service=\"lab\",scope=\"repository:{repository}:pull,push\"\r\n",
-            self.address
-        );
-        refusal(401, "UNAUTHORIZED", &challenge)
     }
 }
 

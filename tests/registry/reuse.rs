@@ -362,4 +362,22 @@ fn every_image_takes_the_one_that_has_its_extras_and_heeds_its_markers() {
     ];
     lab.run(&["lock", "--reuse"]).expect(0, &words);
     assert_pins(&lab, &["alpha-1.0", "beta-2.0"]);
+
+    // Another image's newer version moves nothing.
+    let images = "image \"mine\" base=\"small\" { pip \"alpha\"; }\n\
+                  image \"newer\" base=\"small\" { pip \"alpha\" \">1\"; }";
+    for (lines, pins) in [
+        (
+            images.to_owned(),
+            &["alpha-1.0", "alpha-1.1", "beta-2.0"][..],
+        ),
+        (
+            images.replacen("pip", "pip \"delta\"; pip", 1),
+            &["alpha-1.0", "alpha-1.1", "beta-2.0", "delta-0.2"],
+        ),
+    ] {
+        lab.write("imagewright.kdl", lab::manifest(server.address(), &lines));
+        lab.run(&["lock"]).expect(0, &[]);
+        assert_pins(&lab, pins);
+    }
 }

@@ -49,7 +49,7 @@ pub fn of(seed: u64) -> (Sky, Weather) {
         seed,
         permille: 20 + below(180),
         faults: Fault::ALL.to_vec(),
-        token_uses: (seed.is_multiple_of(3)).then(|| 4 + below(20) as u32),
+        token_uses: (seed.is_multiple_of(3)).then(|| 5 + below(20) as u32),
         ..Weather::default()
     };
     let first = ["PUT", "POST", "HEAD", "PATCH", "GET"][below(5) as usize];
@@ -274,9 +274,13 @@ impl Tally {
             let (well, all) = self.ends.get(&sky).copied().unwrap_or_default();
             well * 100 >= all * percent
         };
-        assert!(share(Sky::Mixed, 80), "{:?}", self.errors);
-        assert!(share(Sky::OneKind, 80), "{:?}", self.errors);
-        assert!(share(Sky::Passing, 100), "{:?}", self.errors);
+        // Of what is read, lists have no digest by which a damaged one could be known.
+        for (sky, least) in match writing {
+            true => [(Sky::Mixed, 90), (Sky::OneKind, 85), (Sky::Passing, 100)],
+            false => [(Sky::Mixed, 80), (Sky::OneKind, 70), (Sky::Passing, 80)],
+        } {
+            assert!(share(sky, least), "{sky:?}: {:?}", self.errors);
+        }
         assert!(!self.errors.is_empty(), "{:?}", self.ends);
         assert!(self.faults.len() >= 8, "{:?}", self.faults);
         for fault in Fault::ALL
@@ -292,7 +296,7 @@ impl Tally {
                 _ => false,
             };
             assert!(
-                !within || count.1 >= least.div_ceil(8),
+                !within || count.1 >= least.div_ceil(24),
                 "{fault:?}: {count:?}"
             );
         }

@@ -14,6 +14,7 @@ mod installed;
 mod listing;
 mod notes;
 mod pins;
+mod preferences;
 mod request;
 mod solve;
 mod target;

@@ -10,16 +10,15 @@ use uv_distribution_types::{
     ExcludeNewerValue, Index as UvIndex, IndexFormat, IndexLocations, IndexMetadata, IndexName,
     IndexUrl, Requirement, RequirementSource, VersionId,
 };
-use uv_normalize::PackageName;
 use uv_pep440::{Operator, Version, VersionSpecifiers};
 use uv_pep508::VerbatimUrl;
 use uv_pypi_types::{HashDigest, VerbatimParsedUrl};
-use uv_requirements_txt::{RequirementEntry, RequirementsTxtRequirement};
 use uv_resolver::{ExcludeNewer, Preference};
 use uv_types::HashStrategy;
 
+use super::preferences::preferences;
 use super::target::Target;
-use super::{ProjectWheel, PythonError, PythonRequest, Upgrade};
+use super::{ProjectWheel, PythonError, PythonRequest};
 use crate::ambient::{Ambient, IndexLogins, redact};
 use crate::diagnostic::{Problem, Problems};
 use crate::manifest::{Index, PipRequirement, Spanned};
@@ -119,13 +118,13 @@ impl Input {
         }
         Ok(Self {
             hashes: hash_strategy(&lines),
+            preferences: preferences(request, &lines),
             lines,
             target,
             locations: IndexLocations::new(all, Vec::new(), false),
             logins,
             default_index: (!replaced).then_some(default),
             exclude_newer,
-            preferences: preferences(request),
             wheels,
         })
     }
@@ -467,27 +466,4 @@ fn hash_strategy(lines: &[Line]) -> HashStrategy {
         return HashStrategy::None;
     }
     HashStrategy::Verify(Arc::new(hashes.into_iter().collect()))
-}
-
-fn preferences(request: &PythonRequest<'_>) -> Vec<Preference> {
-    let kept = |name: &str| match request.upgrade {
-        Upgrade::None => true,
-        Upgrade::All => false,
-        Upgrade::Names(names) => !names.contains(name),
-    };
-    request
-        .pins
-        .iter()
-        .filter(|(name, _)| kept(name))
-        .filter_map(|(name, version)| {
-            PackageName::from_str(name).ok()?;
-            let pin = format!("{name}=={version}");
-            let requirement = uv_pep508::Requirement::from_str(&pin).ok()?;
-            let entry = RequirementEntry {
-                requirement: RequirementsTxtRequirement::Named(requirement),
-                hashes: Vec::new(),
-            };
-            Preference::from_entry(entry).ok()?
-        })
-        .collect()
 }
