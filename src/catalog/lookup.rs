@@ -1,5 +1,7 @@
 //! Key → what the registry says it stands for.
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures_util::future::join_all;
@@ -25,6 +27,9 @@ const VERSION: u32 = 1;
 
 /// Why a document is none of a key.
 const ANOTHER: &str = "it does not belong to the key in its tag";
+
+/// Most signed variants of one image that are read.
+const SIGNERS: usize = 32;
 
 /// What a registry says of a key.
 #[derive(Debug)]
@@ -79,6 +84,28 @@ impl Catalog {
         };
         let tags = tags(&KeyTag::Set(*set), keys);
         self.claims(tags, Record::MEDIA_TYPE, fits).await
+    }
+
+    /// Public keys that have signed this very image, each once: those of the record itself, and those whose signed
+    /// variants are among `tags`, which are the cache's.
+    ///
+    /// # Errors
+    /// When the registry cannot be asked.
+    pub async fn signers(
+        &self,
+        record: &Record,
+        tags: &[String],
+    ) -> Result<BTreeSet<String>, CatalogError> {
+        let variants = KeyTag::Image(record.keys.image).signed("");
+        let tags = tags.iter().filter(|tag| tag.starts_with(&variants));
+        let tags = tags.take(SIGNERS).cloned().collect();
+        let fits = |signed: &Record| match signed.digest == record.digest {
+            true => Ok(()),
+            false => Err("it is of another image"),
+        };
+        let claims = self.claims(tags, Record::MEDIA_TYPE, fits).await?;
+        let records = claims.records.iter().chain([record]);
+        Ok(records.flat_map(Record::signers).collect())
     }
 
     /// What the registry says that a layer key stands for, as [`Catalog::images`].

@@ -69,6 +69,19 @@ impl Statement {
     }
 }
 
+impl Record {
+    /// Public keys whose signatures in this record are right. Whether they are trusted is another question.
+    pub fn signers(&self) -> impl Iterator<Item = String> {
+        let statement = Statement::of(self);
+        let right = move |signature: &&Signature| {
+            let key = signature.key.parse::<TrustedKey>();
+            key.is_ok_and(|key| signature.is_of(&key, &statement))
+        };
+        let signatures = self.signatures.iter().filter(right);
+        signatures.map(|signature| signature.key.clone())
+    }
+}
+
 impl LayerStatement {
     /// What `record` claims of `key`.
     pub fn of(key: Digest, record: &LayerRecord) -> Self {

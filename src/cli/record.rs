@@ -10,12 +10,10 @@ use super::failure::Failure;
 use super::find::{instant, parsed, reference};
 use super::output::{self, size};
 use super::pipeline::records::{self, Target};
-use crate::catalog::{
-    Catalog, CatalogError, Found, Index, PackageRecord, Query, Record, Statement, Status,
-};
+use crate::catalog::{Catalog, CatalogError, Found, Index, PackageRecord, Query, Record, Status};
 use crate::diagnostic::Kind;
 use crate::digest::Digest;
-use crate::manifest::{Platform, TrustedKey};
+use crate::manifest::Platform;
 use crate::report::neutral;
 
 /// Fewest hexadecimal digits that are taken for a digest or key.
@@ -104,7 +102,7 @@ pub fn run(context: &Context, target: &Target, what: &str) -> Result<ExitCode, F
         && !target.no_sync
         && !context.global.offline
     {
-        look_whether_gone(context, catalog, &mut document)?;
+        look_there(context, catalog, &mut document)?;
     }
     match context.global.json {
         true => output::json(&document),
@@ -178,12 +176,6 @@ fn document(
 ) -> Result<RecordDocument, CatalogError> {
     let bases: Vec<Digest> = [record.digest].into_iter().chain(record.index).collect();
     let children = index.above(source, &bases, MOST)?.into_iter();
-    let statement = Statement::of(&record);
-    let signatures = record.signatures.iter();
-    let signers = signatures.filter(|signature| {
-        let key = signature.key.parse::<TrustedKey>();
-        key.is_ok_and(|key| signature.is_of(&key, &statement))
-    });
     Ok(RecordDocument {
         status: match found.status {
             Status::Ready => RecordStatus::Ready,
@@ -192,7 +184,7 @@ fn document(
         reference: reference(catalog, &record.repository, record.digest),
         digest: found.summary.record,
         pushed: instant(record.pushed_ms),
-        signers: signers.map(|signature| signature.key.clone()).collect(),
+        signers: record.signers().collect(),
         children: children
             .map(|child| Child {
                 name: child.summary.name,
@@ -204,13 +196,17 @@ fn document(
     })
 }
 
-/// Asks the registry whether the images are still there.
-fn look_whether_gone(
+/// Asks the registry whether the images are still there, and who signed them.
+fn look_there(
     context: &Context,
     catalog: &Catalog,
     document: &mut RecordsDocument,
 ) -> Result<(), Failure> {
+    let cache = catalog.place().cache();
+    let tags = context.wait(catalog.registry().tags(&cache))?;
     for record in &mut document.records {
+        let signers = context.wait(catalog.signers(&record.record, &tags))?;
+        record.signers = signers.into_iter().collect();
         let Some(place) = record.reference.as_deref().and_then(parsed) else {
             continue;
         };

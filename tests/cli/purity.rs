@@ -181,74 +181,42 @@ fn nothing_but_the_lock_decides_the_bytes() {
         ..Variation::default()
     });
     assert_eq!(first.0, locked.context.digest("pure"));
-    let set = |name, value: &str| vec![(name, value.to_owned())];
-    let clock = |time: &str| {
-        vec![
+    let variables = |time: &str, others: &[(&'static str, &str)]| -> Vec<(&'static str, String)> {
+        let clock = [
             ("LD_PRELOAD", faketime()),
             ("FAKETIME", time.to_owned()),
             ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
-        ]
+        ];
+        let others = others
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()));
+        clock.into_iter().chain(others).collect()
     };
+    // Each differs from the first in everything that it names: one build for all of that.
     let variations = [
         Variation {
-            store: "umask",
+            store: "later, closed, elsewhere, one at a time",
             umask: Some("077"),
-            ..Variation::default()
-        },
-        Variation {
-            store: "open umask",
-            umask: Some("000"),
-            ..Variation::default()
-        },
-        Variation {
-            store: "zone",
-            variables: set("TZ", "Pacific/Kiritimati"),
-            ..Variation::default()
-        },
-        Variation {
-            store: "locale",
-            variables: set("LC_ALL", "tr_TR.UTF-8"),
-            ..Variation::default()
-        },
-        Variation {
-            store: "no locale",
-            variables: set("LC_ALL", "C"),
-            ..Variation::default()
-        },
-        Variation {
-            store: "epoch",
-            variables: set("SOURCE_DATE_EPOCH", "12345"),
-            ..Variation::default()
-        },
-        Variation {
-            store: "later",
-            variables: clock("@2039-05-06 07:08:09"),
-            ..Variation::default()
-        },
-        Variation {
-            store: "earlier",
-            variables: clock("@1985-01-01 00:00:00"),
-            ..Variation::default()
-        },
-        Variation {
-            store: "elsewhere",
+            variables: variables(
+                "@2039-05-06 07:08:09",
+                &[("TZ", "Pacific/Kiritimati"), ("SOURCE_DATE_EPOCH", "12345")],
+            ),
             elsewhere: true,
-            ..Variation::default()
-        },
-        Variation {
-            store: "one job",
             jobs: Some("1"),
             ..Variation::default()
         },
         Variation {
-            store: "eight jobs",
+            store: "earlier, open, turkish, eight at a time",
+            umask: Some("000"),
+            variables: variables("@1985-01-01 00:00:00", &[("LC_ALL", "tr_TR.UTF-8")]),
             jobs: Some("8"),
             ..Variation::default()
         },
         Variation {
-            store: "somebody",
-            uid: Some(1000),
+            store: "somebody without a language",
             umask: Some("027"),
+            variables: vec![("LC_ALL", "C".into())],
+            uid: Some(1000),
             ..Variation::default()
         },
     ];

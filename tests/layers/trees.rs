@@ -57,7 +57,8 @@ impl Tar {
     }
 }
 
-fn layer(fixture: &Fixture, blob: &[u8], diff_id: Digest) -> Layer {
+/// The layer of `blob`, in which `tar` is.
+fn layer(fixture: &Fixture, blob: &[u8], tar: &[u8], diff_id: Digest) -> Layer {
     let digest = fixture.store.put_blob(blob).unwrap();
     Layer {
         key: diff_id,
@@ -65,14 +66,14 @@ fn layer(fixture: &Fixture, blob: &[u8], diff_id: Digest) -> Layer {
         digest,
         size: blob.len() as u64,
         diff_id,
-        unpacked: 0,
+        unpacked: tar.len() as u64,
         comment: "foreign".into(),
         content: LayerContent::Blob,
     }
 }
 
 fn unpacked(fixture: &Fixture, tar: &[u8]) -> Result<PathBuf, LayerError> {
-    unpack(&fixture.store, &layer(fixture, tar, Digest::of(tar)))
+    unpack(&fixture.store, &layer(fixture, tar, tar, Digest::of(tar)))
 }
 
 #[test]
@@ -106,7 +107,11 @@ fn every_compression_gives_the_same_tree() {
     let mut trees = Vec::new();
     for blob in [&tar, &gzip, &zstd] {
         let fixture = Fixture::new();
-        let path = unpack(&fixture.store, &layer(&fixture, blob, Digest::of(&tar))).unwrap();
+        let path = unpack(
+            &fixture.store,
+            &layer(&fixture, blob, &tar, Digest::of(&tar)),
+        )
+        .unwrap();
         trees.push(tree_of_folder(&path));
     }
     assert_eq!(trees[0].len(), 2);
@@ -329,10 +334,23 @@ fn hostile_tars_are_refused_by_name() {
 }
 
 #[test]
+fn a_tar_that_is_longer_than_it_should_be_is_not_unpacked() {
+    let fixture = Fixture::new();
+    let tar = Tar::new().file("x", &noise(3 << 20, 1)).end();
+    let mut bomb = layer(&fixture, &tar, &tar, Digest::of(&tar));
+    bomb.unpacked = tar.len() as u64 - 1;
+    let error = unpack(&fixture.store, &bomb).unwrap_err().to_string();
+    assert!(error.contains("more than its"), "{error}");
+    assert!(!fixture.store.tree_path(&bomb.diff_id).exists());
+    bomb.unpacked += 1;
+    unpack(&fixture.store, &bomb).unwrap();
+}
+
+#[test]
 fn a_tar_with_another_diff_id_never_becomes_a_tree() {
     let fixture = Fixture::new();
     let tar = Tar::new().file("x", b"1").end();
-    let wrong = layer(&fixture, &tar, Digest::of("other"));
+    let wrong = layer(&fixture, &tar, &tar, Digest::of("other"));
     let error = unpack(&fixture.store, &wrong).unwrap_err().to_string();
     assert!(error.contains(&Digest::of("other").to_string()), "{error}");
     assert!(!fixture.store.tree_path(&wrong.diff_id).exists());

@@ -51,7 +51,7 @@ fn documents_of_a_registry_follow_their_schemas() {
     let lab = lab::project(server.address(), &index, IMAGES);
     printed(&lab, "push", &["push", "--dry-run"]);
     let key = lab.path("key").display().to_string();
-    printed(&lab, "sign", &["sign", "--new", &key]);
+    let key_of_signer = printed(&lab, "sign", &["sign", "--new", &key])["key"].clone();
     let made = lab.path("made.json").display().to_string();
     let pushed = printed(
         &lab,
@@ -79,8 +79,10 @@ fn documents_of_a_registry_follow_their_schemas() {
         &["find", "--pip", "alpha==1.0", "--page-size", "1"],
     );
     let record = found["images"][0]["record"].as_str().unwrap();
-    printed(&lab, "record", &["show", record]);
-    printed(&lab, "lock", &["lock", "--upgrade", "--prefer-catalog"]);
+    let shown = printed(&lab, "record", &["show", record]);
+    let signers = shown["records"][0]["signers"].as_array().unwrap();
+    assert_eq!(signers, &[key_of_signer], "who signed is told");
+    printed(&lab, "lock", &["lock", "--prefer-catalog"]);
     fs::remove_file(lab.project().join("imagewright.lock")).unwrap();
     let reused = printed(&lab, "lock", &["lock", "--reuse"]);
     assert!(reused["images"][0]["catalog"].is_object(), "{reused}");

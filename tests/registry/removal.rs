@@ -6,6 +6,7 @@ use imagewright::digest::Digest;
 use serde_json::Value;
 
 use crate::lab::{self, Lab, Options, PREFIX, Server};
+use crate::platforms;
 
 const DELETES: Options = Options {
     login: false,
@@ -125,11 +126,12 @@ fn an_image_of_several_platforms_goes_but_for_what_another_name_needs() {
     let server = Server::docker_registry(DELETES);
     let index = lab::index();
     let images = r#"
-        base "two" { from "oci:../base:both"; }
+        base "two" { from "oci:../both:both"; }
         image "own" base="two" { pip "beta"; platform "linux/amd64" "linux/arm64"; }
         image "half" base="two" { pip "beta"; }
     "#;
     let lab = lab::project(server.address(), &index, images);
+    platforms::two_platforms(&lab);
     lab.run(&["push"]).expect(0, &["own", "half"]);
     let all = names(&server, PREFIX);
     let [(_, half), (_, own)] = all.as_slice() else {

@@ -34,17 +34,10 @@ fn once(name: &str, make: impl FnOnce(&Path)) -> PathBuf {
     target
 }
 
-/// A layout with the image `busybox`: a shell, and what makes a Python and a glibc for the resolver. The image `both` is
-/// the same for two platforms, but that its shell is this machine's.
+/// A layout with the image `busybox`: a shell, and what makes a Python and a glibc for the resolver.
 pub fn base() -> &'static Path {
     static BASE: OnceLock<PathBuf> = OnceLock::new();
-    BASE.get_or_init(|| {
-        once("base-v3", |path| {
-            let (amd64, arm64) = (busybox_tar(&AMD64), busybox_tar(&ARM64));
-            let both = [("amd64", &*amd64), ("arm64", &*arm64)];
-            layout(path, &[("busybox", &both[..1]), ("both", &both)]);
-        })
-    })
+    BASE.get_or_init(|| once("base-v2", |path| layout(path, "busybox", &busybox_tar())))
 }
 
 /// A layout with the image `debian`: bookworm with dpkg and Python, made by mmdebstrap.
@@ -70,31 +63,15 @@ pub fn debian_base() -> &'static Path {
                 "{}",
                 String::from_utf8_lossy(&out.stderr)
             );
-            let tar = fs::read(tar).unwrap();
-            layout(path, &[("debian", &[("amd64", &tar)])]);
+            layout(path, "debian", &fs::read(tar).unwrap());
         })
     })
 }
 
-/// Writes a layout of images: their names, and for each architecture the one layer's tar.
-fn layout(dir: &Path, images: &[(&str, &[(&str, &[u8])])]) {
-    fs::create_dir_all(dir.join("blobs/sha256")).unwrap();
-    let mut manifests = Vec::new();
-    for (name, architectures) in images {
-        for (architecture, tar) in *architectures {
-            let mut manifest = image(&dir.join("blobs/sha256"), architecture, tar);
-            manifest["annotations"] = json!({"org.opencontainers.image.ref.name": name});
-            manifest["platform"] = json!({"os": "linux", "architecture": architecture});
-            manifests.push(manifest);
-        }
-    }
-    let index = json!({"schemaVersion": 2, "manifests": manifests});
-    fs::write(dir.join("index.json"), index.to_string()).unwrap();
-    fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
-}
-
-/// Writes the blobs of an image of one layer; the descriptor of its manifest.
-fn image(blobs: &Path, architecture: &str, tar: &[u8]) -> Value {
+/// Writes a layout with one image of one layer.
+fn layout(dir: &Path, name: &str, tar: &[u8]) {
+    let blobs = dir.join("blobs/sha256");
+    fs::create_dir_all(&blobs).unwrap();
     let blob = |bytes: &[u8]| {
         fs::write(blobs.join(sha256(bytes)), bytes).unwrap();
         json!({"digest": format!("sha256:{}", sha256(bytes)), "size": bytes.len()})
@@ -107,7 +84,7 @@ fn image(blobs: &Path, architecture: &str, tar: &[u8]) -> Value {
     gzip.write_all(tar).unwrap();
     let layer = typed(blob(&gzip.finish().unwrap()), "layer.v1.tar+gzip");
     let config = json!({
-        "architecture": architecture, "os": "linux", "config": {"Env": ["PATH=/usr/bin:/bin"]},
+        "architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/usr/bin:/bin"]},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", sha256(tar))]},
     });
     let config = typed(blob(config.to_string().as_bytes()), "config.v1+json");
@@ -115,16 +92,14 @@ fn image(blobs: &Path, architecture: &str, tar: &[u8]) -> Value {
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": config, "layers": [layer],
     });
-    typed(blob(manifest.to_string().as_bytes()), "manifest.v1+json")
+    let mut manifest = typed(blob(manifest.to_string().as_bytes()), "manifest.v1+json");
+    manifest["annotations"] = json!({"org.opencontainers.image.ref.name": name});
+    let index = json!({"schemaVersion": 2, "manifests": [manifest]});
+    fs::write(dir.join("index.json"), index.to_string()).unwrap();
+    fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).unwrap();
 }
 
-/// What ELF files of an architecture say: their machine's number, and the program loader.
-struct Machine(u16, &'static str);
-
-const AMD64: Machine = Machine(62, "/lib64/ld-linux-x86-64.so.2");
-const ARM64: Machine = Machine(183, "/lib/ld-linux-aarch64.so.1");
-
-fn busybox_tar(machine: &Machine) -> Vec<u8> {
+fn busybox_tar() -> Vec<u8> {
     let busybox = ["/bin/busybox", "/usr/bin/busybox"]
         .iter()
         .find_map(|path| fs::read(path).ok())
@@ -146,18 +121,15 @@ fn busybox_tar(machine: &Machine) -> Vec<u8> {
         let mut header = header(0, tar::EntryType::Directory);
         tar.append_data(&mut header, folder, &[][..]).unwrap();
     }
+    let loader = "/lib64/ld-linux-x86-64.so.2";
     let files: [(&str, Vec<u8>); 4] = [
         ("bin/busybox", busybox),
         ("etc/passwd", b"root:x:0:0::/root:/bin/sh\n".to_vec()),
         (
             "usr/lib/libc.so.6",
-            elf(
-                machine,
-                "",
-                "GNU C Library (X) stable release version 2.36.",
-            ),
+            elf("", "GNU C Library (X) stable release version 2.36."),
         ),
-        ("usr/bin/python3.11", elf(machine, machine.1, "3.11.2")),
+        ("usr/bin/python3.11", elf(loader, "3.11.2")),
     ];
     for (path, content) in files {
         let mut header = header(content.len(), tar::EntryType::Regular);
@@ -175,11 +147,11 @@ fn busybox_tar(machine: &Machine) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-/// The start of an ELF program that asks for `loader` and holds `text`.
-fn elf(machine: &Machine, loader: &str, text: &str) -> Vec<u8> {
+/// The start of an x86-64 ELF program that asks for `loader` and holds `text`.
+fn elf(loader: &str, text: &str) -> Vec<u8> {
     let mut bytes = vec![0; 120];
     bytes[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
-    bytes[18..20].copy_from_slice(&machine.0.to_le_bytes());
+    bytes[18..20].copy_from_slice(&62u16.to_le_bytes());
     bytes[32..40].copy_from_slice(&64u64.to_le_bytes());
     bytes[54..56].copy_from_slice(&56u16.to_le_bytes());
     bytes[56..58].copy_from_slice(&1u16.to_le_bytes());
