@@ -66,6 +66,11 @@ impl SecretKey {
         Ok(Self(SigningKey::from_bytes(&seed)))
     }
 
+    /// Whether `text` has a key in it, so that nobody may be shown it.
+    pub fn is_in(text: &str) -> bool {
+        text.contains(PREFIX)
+    }
+
     /// Reads the text of the key file at `path`.
     ///
     /// # Errors

@@ -16,6 +16,13 @@ const KEY_LIMIT: u64 = 4096;
 /// # Errors
 /// When it is not one.
 pub fn read(path: &Path) -> Result<SecretKey, Failure> {
+    if SecretKey::is_in(&path.to_string_lossy()) {
+        return Err(Failure::plain(
+            Kind::Usage,
+            "a secret key was given instead of the file that has it",
+            "write the key into a file that its owner alone can read, and name that file",
+        ));
+    }
     let fail = |reason: String| {
         Failure::plain(
             Kind::Usage,

@@ -46,7 +46,12 @@ pub struct Arguments {
     #[arg(long)]
     with_sources: bool,
     /// Sign the records with the key in this file
-    #[arg(long, value_name = "KEYFILE", env = "IMAGEWRIGHT_SIGNING_KEY")]
+    #[arg(
+        long,
+        value_name = "KEYFILE",
+        env = "IMAGEWRIGHT_SIGNING_KEY",
+        hide_env_values = true
+    )]
     sign: Option<PathBuf>,
     /// Write what was pushed (digests, keys, references) into this JSON file
     #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]

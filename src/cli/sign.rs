@@ -33,7 +33,12 @@ pub struct Arguments {
     #[arg(long, value_name = "KEYFILE")]
     new: Option<PathBuf>,
     /// The secret key
-    #[arg(long, value_name = "KEYFILE", env = "IMAGEWRIGHT_SIGNING_KEY")]
+    #[arg(
+        long,
+        value_name = "KEYFILE",
+        env = "IMAGEWRIGHT_SIGNING_KEY",
+        hide_env_values = true
+    )]
     key: Option<PathBuf>,
     #[command(flatten)]
     target: Target,

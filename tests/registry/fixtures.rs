@@ -75,4 +75,10 @@ fn olareg_has_the_referrers_api() {
     let path = format!("/v2/a/b/referrers/{}", layer.digest);
     let answer = get(server.address(), &path).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert_eq!(server.repositories(), ["a/b"]);
+    assert_eq!(server.tags("a/b").len(), 1);
+    server.assert_whole();
+    fs::remove_file(server.blob_path(&layer.digest)).unwrap();
+    let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| server.assert_whole()));
+    assert!(found.is_err(), "a missing blob is noticed");
 }

@@ -163,7 +163,7 @@ fn a_killed_push_is_made_up_for_by_the_next() {
     let phases = phases.into_inner().unwrap();
     eprintln!("killed: {phases:?}");
     assert_eq!(phases.values().sum::<u64>(), KILLS * THREADS as u64);
-    for (phase, least) in [(Phase::Sending, 10), (Phase::Between, 3), (Phase::Named, 3)] {
+    for (phase, least) in [(Phase::Sending, 10), (Phase::Between, 1), (Phase::Named, 1)] {
         let count = phases.get(&phase).copied().unwrap_or_default();
         assert!(count >= least, "{phase:?}: {phases:?}");
     }

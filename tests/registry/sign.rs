@@ -135,6 +135,15 @@ fn a_key_file_is_private_and_never_overwritten() {
             .expect(2, &[word, "broken", "sign --new"]);
         assert!(!ran.err.contains(&seed[5..20]), "{}", ran.err);
     }
+    // The key itself in place of its file.
+    for arguments in [
+        &["push", "--sign", &text][..],
+        &["sign", "--key", text.trim()],
+    ] {
+        let ran = bench.lab.run(arguments);
+        let ran = ran.expect(2, &["instead of the file"]);
+        assert!(!ran.err.contains(&seed[5..20]), "{}", ran.err);
+    }
     bench
         .lab
         .run(&["push", "--sign", "/nowhere/key"])

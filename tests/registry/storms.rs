@@ -16,7 +16,7 @@ use crate::lab::{self, wait};
 use crate::sample::{self, Sample};
 use crate::weather::{Run, Storm, client};
 
-const PUSHES: u64 = 240;
+const PUSHES: u64 = 192;
 /// Of each kind of reading.
 const READS: u64 = 64;
 /// Layers that one run looks up.
@@ -24,7 +24,7 @@ const LOOKS: usize = 12;
 /// How often one run pulls an image.
 const PULLS: usize = 3;
 /// Records of the catalog that is synced.
-const RECORDS: u64 = 12;
+const RECORDS: u64 = 24;
 
 impl Run<'_> {
     fn repository(&self) -> String {
@@ -78,7 +78,7 @@ impl Run<'_> {
 
 #[test]
 fn a_push_ends_right_or_says_why_not_and_nothing_partial_is_tagged() {
-    Storm::new().blow(PUSHES, (24, true), |storm, seed| {
+    Storm::new().blow(PUSHES, (16, true), |storm, seed| {
         let run = storm.run(seed);
         let sample = Sample::new(seed);
         if let Some(pushed) = run.ended(wait(sample.publish(&run.catalog()))) {
@@ -104,7 +104,7 @@ fn a_push_ends_right_or_says_why_not_and_nothing_partial_is_tagged() {
 #[test]
 fn what_is_looked_up_is_right_or_it_is_said_why_not() {
     Storm::new().blow(READS, (1, false), |storm, seed| {
-        let run = storm.run(seed);
+        let run = storm.run_of_single_requests(seed);
         let sample = Sample::new(seed);
         wait(sample.publish(&run.direct())).unwrap();
         let keys = &sample.record.keys;
@@ -140,7 +140,7 @@ fn what_is_looked_up_is_right_or_it_is_said_why_not() {
 #[test]
 fn what_is_pulled_is_right_or_it_is_said_why_not() {
     Storm::new().blow(READS, (1, false), |storm, seed| {
-        let run = storm.run(seed);
+        let run = storm.run_of_single_requests(seed);
         let sample = Sample::new(seed);
         wait(sample.publish(&run.direct())).unwrap();
         let stores: Vec<Store> = (0..PULLS)

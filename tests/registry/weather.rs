@@ -49,7 +49,8 @@ pub fn of(seed: u64) -> (Sky, Weather) {
         seed,
         permille: 20 + below(180),
         faults: Fault::ALL.to_vec(),
-        token_uses: (seed.is_multiple_of(3)).then(|| 5 + below(20) as u32),
+        // More than are on their way at a time: a token that ends before it has worked for anybody is no good one.
+        token_uses: (seed.is_multiple_of(3)).then(|| 16 + below(16) as u32),
         ..Weather::default()
     };
     let first = ["PUT", "POST", "HEAD", "PATCH", "GET"][below(5) as usize];
@@ -182,8 +183,22 @@ impl Storm {
     }
 
     pub fn run(&self, seed: u64) -> Run<'_> {
-        let server = self.server(seed);
+        self.begin(seed, of(seed))
+    }
+
+    /// Of requests that come one after the other: tokens end sooner.
+    pub fn run_of_single_requests(&self, seed: u64) -> Run<'_> {
         let (sky, weather) = of(seed);
+        let token_uses = weather.token_uses.map(|uses| 2 + uses % 5);
+        let weather = Weather {
+            token_uses,
+            ..weather
+        };
+        self.begin(seed, (sky, weather))
+    }
+
+    fn begin(&self, seed: u64, (sky, weather): (Sky, Weather)) -> Run<'_> {
+        let server = self.server(seed);
         Run {
             storm: self,
             server,
