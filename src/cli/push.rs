@@ -147,6 +147,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
         materialise: &sources,
         uploads: &Uploads::default(),
         progress: &*context.progress,
+        clock: &records::now_ms,
         dry_run: arguments.dry_run,
     };
     let mut delivery = Delivery {
@@ -155,7 +156,6 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
         sources: &sources,
         with_sources: arguments.with_sources,
         signer: signer.as_ref(),
-        pushed_ms: records::now_ms(),
         images: Vec::new(),
         failures: Vec::new(),
     };
