@@ -195,6 +195,7 @@ fn record(image: &Image, seed: u64) -> Record {
         supersedes: None,
         lock: None,
         sbom: None,
+        removed: false,
         signatures: Vec::new(),
     }
 }

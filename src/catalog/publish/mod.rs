@@ -10,6 +10,7 @@ mod describe;
 mod layers;
 mod names;
 mod records;
+mod removal;
 mod report;
 mod sender;
 mod sign;
