@@ -60,6 +60,16 @@ fn pushing_again_brings_back_what_the_registry_has_lost() {
     ];
     let ran = lab.run(&["push"]);
     ran.expect(7, &words.map(|word| word.as_ref()));
+    // Who needs its bytes is told which blob it is, and makes them.
+    let other = lab::project(server.address(), &index, ONE);
+    let lock = fs::read(lab.project().join("imagewright.lock")).unwrap();
+    other.write("imagewright.lock", &lock);
+    let archive = other.path("one.tar").display().to_string();
+    let ran = other.run(&["export", "one", "--oci-archive", &archive]);
+    let ran = ran.expect(0, &[]);
+    for word in [lost.to_string().as_str(), "building one without it"] {
+        assert!(ran.err.contains(word), "{}", ran.err);
+    }
     fs::remove_file(&path).unwrap();
     push(&lab, &[]);
     server.assert_whole();
