@@ -128,6 +128,13 @@ impl Context {
         Ok(store)
     }
 
+    /// Opens the store for a command that only removes from it, which it can on a full disk too.
+    pub fn store_to_free(&self) -> Result<Store, Failure> {
+        let store = Store::open_to_free(&self.store_root()?)?;
+        interrupt::remove_at_exit(store.scratch().path());
+        Ok(store)
+    }
+
     fn store_root(&self) -> Result<PathBuf, Failure> {
         let folder = |name| {
             std::env::var_os(name)

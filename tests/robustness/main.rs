@@ -8,6 +8,7 @@
 
 mod collection;
 mod crowd;
+mod full_disk;
 mod input;
 mod interrupted;
 mod killed;
