@@ -13,6 +13,7 @@ use crate::diagnostic::{Kind, SourceText};
 use crate::http::Http;
 use crate::lock::Lock;
 use crate::manifest::{self, ImageRequest, Manifest, ProjectFiles};
+use crate::registry::Registry;
 use crate::runtime::Cancel;
 use crate::store::Store;
 
@@ -161,6 +162,11 @@ impl Context {
     /// The network client.
     pub fn http(&self) -> Result<Http, Failure> {
         Ok(Http::new(self.ambient(), self.global.offline)?)
+    }
+
+    /// A client for registries, which tells whom it waits for.
+    pub fn registry(&self, http: Http) -> Registry {
+        Registry::new(http, self.ambient()).with_progress(self.progress.clone())
     }
 
     /// Reads and checks the manifest.
