@@ -8,6 +8,8 @@
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod bases;
 mod canaries;
+#[path = "../debian/command.rs"]
+mod command;
 mod crowd;
 mod disk;
 mod documents;
@@ -19,6 +21,8 @@ mod find;
 mod fixtures;
 mod forged;
 mod gales;
+#[path = "../debian/gnupg.rs"]
+mod gnupg;
 mod hostile;
 mod impostor;
 #[path = "../robustness/server.rs"]

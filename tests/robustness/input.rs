@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
+use crate::gnupg::GnuPg;
 use crate::lab::{Lab, PROGRAM, Ran};
 use crate::server::{Page, Server, closed_port};
 use crate::traces;
@@ -263,14 +264,13 @@ fn a_file_that_changes_after_locking_is_refused_with_both_hashes() {
 
 /// A Debian archive of one suite, signed by a key that gpg makes, served on loopback.
 struct Archive {
-    home: tempfile::TempDir,
+    gnupg: GnuPg,
     text: String,
     server: Server,
 }
 
 impl Archive {
     fn new(valid_until: &str) -> Self {
-        let home = tempfile::tempdir().unwrap();
         let server = Server::start();
         let packages = "Package: tiny\nVersion: 1.0-1\nArchitecture: amd64\nFilename: pool/tiny.deb\nSize: 3\n\
                         SHA256: ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n";
@@ -296,8 +296,8 @@ impl Archive {
             sha256(packages.as_bytes()),
             packages.len()
         );
-        let archive = Self { home, text, server };
-        archive.gpg(
+        let gnupg = GnuPg::new();
+        gnupg.run(
             &[
                 "--quick-gen-key",
                 "archive <archive@example.com>",
@@ -307,46 +307,15 @@ impl Archive {
             ],
             "",
         );
-        archive
-    }
-
-    fn gpg(&self, arguments: &[&str], input: &str) -> Vec<u8> {
-        use std::io::Write;
-        let mut child = Command::new("gpg")
-            .args([
-                "--batch",
-                "--quiet",
-                "--no-tty",
-                "--pinentry-mode",
-                "loopback",
-                "--passphrase",
-                "",
-                "--homedir",
-            ])
-            .arg(self.home.path())
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(input.as_bytes())
-            .unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        output.stdout
+        Self {
+            gnupg,
+            text,
+            server,
+        }
     }
 
     fn sign(&self) -> String {
-        String::from_utf8(self.gpg(&["--clearsign"], &self.text)).unwrap()
+        String::from_utf8(self.gnupg.run(&["--clearsign"], &self.text)).unwrap()
     }
 
     fn lab(&self, in_release: &str) -> Lab {
@@ -358,19 +327,8 @@ impl Archive {
         let lab = Lab::with(&format!(
             "base \"os\" {{ debian \"bookworm\" mirror=\"{mirror}\" keyring=\"archive.gpg\"; python \"3.11\"; }}\nimage \"app\" base=\"os\"\n"
         ));
-        lab.write("archive.gpg", self.gpg(&["--export"], ""));
+        lab.write("archive.gpg", self.gnupg.run(&["--export"], ""));
         lab
-    }
-}
-
-impl Drop for Archive {
-    fn drop(&mut self) {
-        // gpg leaves an agent behind for each home.
-        let _ = Command::new("gpgconf")
-            .arg("--homedir")
-            .arg(self.home.path())
-            .args(["--kill", "gpg-agent"])
-            .status();
     }
 }
 
