@@ -42,6 +42,7 @@ mod os_layers;
 mod outage;
 mod pages;
 mod partial;
+mod plain;
 mod platforms;
 mod prefer;
 #[path = "../robustness/lab.rs"]
