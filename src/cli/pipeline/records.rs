@@ -15,7 +15,7 @@ use crate::image::Image;
 use crate::lock::Lock;
 use crate::manifest::{Destination, ImageRequest, Layout};
 use crate::progress::Progress;
-use crate::registry::{Registry, RegistryError};
+use crate::registry::RegistryError;
 use crate::store::{State, Store};
 
 /// Tags that are told one by one.
@@ -60,7 +60,7 @@ impl Target {
                         layout: Layout::default(),
                         plain_http: false,
                     })?;
-                    let registry = Registry::new(http, context.ambient());
+                    let registry = context.registry(http);
                     Ok(Some(Catalog::new(registry, place)))
                 }
             };
