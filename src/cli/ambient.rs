@@ -123,7 +123,7 @@ fn pip_index(text: &str) -> Option<String> {
 }
 
 fn index_logins(variables: impl Iterator<Item = (String, String)>) -> BTreeMap<String, Login> {
-    let all: BTreeMap<String, String> = variables.collect();
+    let all: BTreeMap<String, String> = variables.filter(|(_, value)| !value.is_empty()).collect();
     let mut logins = BTreeMap::new();
     for (key, username) in &all {
         let name = key

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::bars::neutral_lines;
-use crate::diagnostic::{Explain, Kind, Problem};
+use crate::diagnostic::{Explain, Kind, Problem, counted};
 
 /// An error on its way out of the command.
 #[derive(Debug)]
@@ -182,7 +182,7 @@ fn render_problems(problems: &[Problem], colour: bool) -> String {
         out.push('\n');
     }
     if problems.len() > 1 {
-        let _ = writeln!(out, "{} mistakes", problems.len());
+        let _ = writeln!(out, "{}", counted(problems.len(), "mistake"));
     }
     out
 }

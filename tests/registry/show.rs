@@ -37,6 +37,9 @@ fn show_prints_a_record_and_says_when_its_image_is_gone() {
     let key = parent.keys.image.to_string();
     for what in [
         "parent",
+        &format!("{place}:parent"),
+        &format!("{place}@{digest}"),
+        &format!("{place}:parent@{digest}"),
         &digest,
         &key,
         &key[7..20],
@@ -70,6 +73,13 @@ fn show_prints_a_record_and_says_when_its_image_is_gone() {
     assert_eq!(record["children"][0]["name"], "child");
     assert_eq!(record["record"]["pip"][0]["name"], "numpy");
     show("child").expect(8, &["GONE"]);
+    // The image says where its record is.
+    lab.run(&["show", &format!("{place}:parent")])
+        .expect(0, &["parent for linux/amd64", "READY"]);
+    let missing = format!("{place}:paren");
+    show(&missing).expect(8, &["there is no", &missing]);
+    show(&place).expect(2, &["names no image", &format!("{place}:NAME")]);
+    show("other.example.com/ml:parent").expect(2, &["other.example.com/ml:parent", &place]);
     show("parant").expect(8, &["there is no", "parant", "did you mean `parent`?"]);
     show(&Digest::of("unknown").to_string()).expect(8, &["there is no"]);
 
@@ -164,4 +174,21 @@ fn this_store_s_own_images_are_found_without_a_registry() {
     );
     lab.run(&["show", "two", "--registry", &place(&server)])
         .expect(0, &["READY", "gamma"]);
+    // What a push prints can be shown.
+    let ran = lab.run(&["push"]).expect(0, &[]);
+    let printed: Vec<&str> = ran.out.lines().collect();
+    let two = printed
+        .iter()
+        .find(|line| line.starts_with("two "))
+        .unwrap();
+    let (_, two) = two.split_once(": ").unwrap();
+    lab.run(&["show", two])
+        .expect(0, &["two for linux/amd64", "READY", "gamma"]);
+    lab.run(&["show", two, "--local"])
+        .expect(2, &[two, "this store"]);
+    let ran = lab.run(&["push", "--json"]).expect(0, &[]);
+    let document: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    let reference = document["images"][1]["reference"].as_str().unwrap();
+    lab.run(&["show", reference])
+        .expect(0, &["two for linux/amd64"]);
 }
