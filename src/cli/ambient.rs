@@ -380,6 +380,8 @@ mod tests {
         let variables = [
             ("IMAGEWRIGHT_INDEX_TEAM_ML_USERNAME", "u"),
             ("IMAGEWRIGHT_INDEX_TEAM_ML_PASSWORD", "p"),
+            ("IMAGEWRIGHT_INDEX_EMPTY_USERNAME", ""),
+            ("IMAGEWRIGHT_INDEX_EMPTY_PASSWORD", "p"),
             ("OTHER", "x"),
         ];
         let logins = index_logins(

@@ -197,6 +197,8 @@ fn look_up_image(
         summary.repository == image.repository && summary.tags.contains(tag)
     });
     found.sort_by_key(|found| std::cmp::Reverse(found.summary.pushed_ms));
+    let name = found.first().map(|found| found.summary.name.clone());
+    found.retain(|found| name.as_ref() == Some(&found.summary.name));
     Ok(found)
 }
 

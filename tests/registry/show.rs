@@ -103,6 +103,53 @@ fn show_prints_a_record_and_says_when_its_image_is_gone() {
 }
 
 #[test]
+fn a_tag_shows_the_image_that_got_it_last() {
+    let (server, lab) = (server(), Lab::new());
+    let place = place(&server);
+    let tagged = |name: &str, second: i64, repository: &str, tags: &[&str]| {
+        let mut record = record(name, second, &[]);
+        record.repository = repository.into();
+        record.tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
+        record
+    };
+    let below = format!("{}/one", lab::PREFIX);
+    let records = [
+        tagged("one", 1, lab::PREFIX, &["one", "one-1.0"]),
+        tagged("one", 2, lab::PREFIX, &["one", "one-1.1", "one-next"]),
+        tagged("one", 3, lab::PREFIX, &["one", "one-next"]),
+        // A name that begins with another one.
+        tagged("one-next", 4, lab::PREFIX, &["one-next"]),
+        tagged("one", 5, &below, &["latest"]),
+    ];
+    put(&server, &records);
+    let pushed = |image: &str| {
+        let ran = lab.run(&["show", image, "--json"]);
+        assert_eq!(ran.code, Some(8), "their images are not there: {ran:?}");
+        let document = printed(&ran);
+        let records = document["records"].as_array().unwrap().iter();
+        let pushed = records.map(|record| record["record"]["pushed_ms"].as_i64().unwrap());
+        let mut pushed: Vec<i64> = pushed.map(|ms| ms / 1000 - 1_700_000_000).collect();
+        pushed.sort_unstable();
+        pushed
+    };
+    for (tag, expected) in [
+        ("one", &[3][..]),
+        ("one-1.0", &[1]),
+        ("one-1.1", &[2]),
+        ("one-next", &[4]),
+    ] {
+        assert_eq!(pushed(&format!("{place}:{tag}")), expected, "{tag}");
+    }
+    // Each image in a repository of its own, as the manifest says.
+    let manifest =
+        format!("registry \"{place}\" layout=\"per-image\"\nimage \"a\" base=\"minimal\"\n");
+    lab.write("imagewright.kdl", manifest);
+    assert_eq!(pushed(&format!("{place}/one:latest")), [5]);
+    let digest = records[4].digest;
+    assert_eq!(pushed(&format!("{place}/one@{digest}")), [5]);
+}
+
+#[test]
 fn this_store_s_own_images_are_found_without_a_registry() {
     let index = lab::index();
     let server = server();
