@@ -108,6 +108,7 @@ pub fn record(number: u64) -> Record {
         supersedes: (number > 3988).then(|| digest("image", number - 3988)),
         lock: None,
         sbom: Some(id("sbom")),
+        removed: false,
         signatures: Vec::new(),
     }
 }

@@ -130,8 +130,8 @@ impl Explain for CatalogError {
                 "push under another tag (for example with a new `version`), or remove `protected` from the image".into(),
             ),
             Self::OtherImage { .. } => Some(
-                "two builds of one lock differ, or somebody else put it there: compare the images before you trust either; a \
-                 key's tag is never overwritten"
+                "two builds of one lock differ, or somebody else put it there: compare the two before you trust either; a key's \
+                 tag is never overwritten: if it is wrong, delete it in the registry, and push again"
                     .into(),
             ),
             Self::Unvouched { .. } => Some(
@@ -142,7 +142,9 @@ impl Explain for CatalogError {
                 "something damages the store: point IMAGEWRIGHT_STORE to another folder, and build the image there".into(),
             ),
             Self::Malformed { .. } | Self::WrongDigest { .. } => Some(
-                "somebody who can write to this registry put it there: do not trust it before you know who".into(),
+                "somebody who can write to this registry put it there: do not trust it before you know who; if it is wrong, \
+                 delete it in the registry, and push again"
+                    .into(),
             ),
             Self::Query { hint, .. } => Some(hint.clone()),
             Self::Token(_) => Some("begin again without --page-token; a token goes with the filters of the page that it came with".into()),

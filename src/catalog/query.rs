@@ -45,7 +45,7 @@ pub struct Query {
 pub enum Status {
     /// The newest of its name and platform.
     Ready,
-    /// A later one has its name and platform.
+    /// Its name stands for a later one, or for nothing any more.
     Outdated,
 }
 

@@ -13,7 +13,7 @@ use crate::layer::Layer;
 use crate::manifest::Platform;
 use crate::oci::Descriptor;
 
-/// One push of one image for one platform: what it holds, and which name was given to it.
+/// One push of one image for one platform: what it holds, and which name was given to it. Or the end of that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Record {
     /// Version of this schema, 1.
@@ -62,6 +62,9 @@ pub struct Record {
     pub lock: Option<Descriptor>,
     /// Digest of the manifest of the image's SBOM, a referrer of the image.
     pub sbom: Option<Digest>,
+    /// Whether this says that the image was removed from its repository, and with it the name.
+    #[serde(default)]
+    pub removed: bool,
     /// Signatures of [`super::Statement`].
     #[serde(default)]
     pub signatures: Vec<Signature>,

@@ -271,7 +271,7 @@ pub fn unknown<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a str>)
         .min();
     let hint = match close {
         Some((_, candidate)) => format!("did you mean `{candidate}`?"),
-        None if known.is_empty() => format!("the manifest declares no {what}"),
+        None if known.is_empty() => "there are none".to_owned(),
         None if known.len() > LISTED => {
             format!("there are {} others, none with a name like it", known.len())
         }

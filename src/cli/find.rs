@@ -66,6 +66,7 @@ struct Filters {
     #[arg(long, value_name = "GLOB")]
     name: Option<String>,
     /// Where it stands, one of several words: READY (the newest of its name; the default) or OUTDATED
+    /// (its name has a later one, or none any more)
     #[arg(long, value_name = "WORD", value_delimiter = ',')]
     status: Vec<String>,
     /// What a declared image asks for: a manifest file or project folder, and the image's name, for example

@@ -118,6 +118,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
     let catalogs = arguments.target.catalogs(context, &http, &manifest)?;
     let lookup = places::lookup(context, &http, &manifest)?;
     let store = context.store()?;
+    answering(context, &catalogs, &manifest, &arguments.images)?;
     let wish = Wish {
         only: arguments.platform.clone(),
         ..Wish::new(arguments.flags, Need::Name)
@@ -150,6 +151,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
         materialise: &sources,
         uploads: &Uploads::default(),
         progress: &*context.progress,
+        clock: &records::now_ms,
         dry_run: arguments.dry_run,
     };
     let mut delivery = Delivery {
@@ -158,7 +160,6 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
         sources: &sources,
         with_sources: arguments.with_sources,
         signer: signer.as_ref(),
-        pushed_ms: records::now_ms(),
         images: Vec::new(),
         failures: Vec::new(),
     };
@@ -171,6 +172,29 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
         metadata::write(path, &document)?;
     }
     tell(context, arguments.dry_run, delivery)
+}
+
+/// Before anything is made: at least one destination answers, and takes our credentials.
+fn answering(
+    context: &Context,
+    catalogs: &[Catalog],
+    manifest: &Manifest,
+    images: &[String],
+) -> Result<(), Failure> {
+    let images = context.select(manifest, images)?;
+    let mut first = Ok(());
+    for (catalog, image) in catalogs.iter().zip(images.iter().cycle()) {
+        let (place, name) = (catalog.place(), image.name.as_str());
+        let reference = Reference {
+            tag: Some(place.tag(name, None)),
+            ..place.image(name)
+        };
+        match context.wait(catalog.registry().head_manifest(&reference)) {
+            Ok(_) => return Ok(()),
+            Err(error) => first = first.and(Err(error.into())),
+        }
+    }
+    first
 }
 
 /// Repositories that have what was believed instead of made.

@@ -19,7 +19,7 @@ use crate::store::{ImageRow, Store};
 /// Flags of `rm`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Images, by declared name or digest (sha256:…)
+    /// Images, by declared name or digest (sha256:…; of one in a registry its first digits do)
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
     /// Free their space at once instead of leaving it to `gc`
@@ -28,7 +28,7 @@ pub struct Arguments {
     /// Remove from the declared registry instead of the store
     #[arg(long)]
     registry: bool,
-    /// Also if other images build on it
+    /// Also if other images build on it, or are the same one and go with it
     #[arg(long)]
     force: bool,
 }

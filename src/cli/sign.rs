@@ -14,6 +14,7 @@ use super::pipeline::building::{Builder, Order, Work};
 use super::pipeline::content;
 use super::pipeline::places::Target;
 use super::pipeline::publishing::Sources;
+use super::pipeline::records;
 use crate::catalog::publish::{Evidence, Publisher, Signed, ToSign, Uploads};
 use crate::catalog::{Catalog, SecretKey, Trust, Wanted};
 use crate::diagnostic::Kind;
@@ -152,6 +153,7 @@ fn sign(context: &Context, arguments: &Arguments) -> Result<SignDocument, Failur
             materialise: &sources,
             uploads: &Uploads::default(),
             progress: &*context.progress,
+            clock: &records::now_ms,
             dry_run: false,
         },
         signer: &signer,

@@ -84,6 +84,12 @@ pub enum RegistryError {
         expected: Digest,
         found: Digest,
     },
+    #[error("the registry has {found} bytes of {what}, expected {expected}")]
+    WrongSize {
+        what: String,
+        found: u64,
+        expected: u64,
+    },
     #[error("others keep changing {what}")]
     Contended { what: String },
     #[error("the registry {host} wants authentication that imagewright does not know: {challenge}")]
@@ -119,6 +125,7 @@ impl Explain for RegistryError {
             Self::Name { .. } => Kind::Usage,
             Self::TooLarge { .. }
             | Self::WrongDigest { .. }
+            | Self::WrongSize { .. }
             | Self::WrongContent { .. }
             | Self::InvalidManifest { .. }
             | Self::Malformed { .. }
@@ -149,6 +156,9 @@ impl Explain for RegistryError {
             }
             Self::TooLarge { .. } | Self::WrongDigest { .. } => {
                 "the registry, or something between, sends other bytes than it promised: do not trust it"
+            }
+            Self::WrongSize { .. } => {
+                "its copy is damaged, and it takes none that it believes to have: remove the blob from its storage, then push again"
             }
             Self::Malformed { .. } => {
                 "check that this is a registry, and that no proxy or login page answers in its place"

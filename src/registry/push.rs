@@ -61,6 +61,33 @@ impl Registry {
         }
     }
 
+    /// Whether [`Registry::put_blob`] would mount the blob from one of `mounts`, as far as these can be read.
+    ///
+    /// # Errors
+    /// When that cannot be known.
+    pub async fn can_mount(
+        &self,
+        repository: &Reference,
+        blob: &Descriptor,
+        mounts: &[String],
+    ) -> Result<bool, RegistryError> {
+        for from in others(repository, mounts) {
+            let from = Reference {
+                repository: from.clone(),
+                tag: None,
+                digest: None,
+                ..repository.clone()
+            };
+            match self.has_blob(&from, blob).await {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(error) if error.is_refusal() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(false)
+    }
+
     pub(super) async fn holds(
         &self,
         repository: &Reference,
@@ -71,9 +98,10 @@ impl Registry {
         let found = self.probe(repository, &blob.digest, &what, access).await?;
         match found.as_ref().map(length) {
             None => Ok(false),
-            Some(Some(size)) if size != blob.size => Err(RegistryError::Malformed {
+            Some(Some(size)) if size != blob.size => Err(RegistryError::WrongSize {
                 what,
-                reason: format!("it has {size} bytes, expected {}", blob.size),
+                found: size,
+                expected: blob.size,
             }),
             Some(_) => Ok(true),
         }
@@ -128,9 +156,8 @@ impl Registry {
         what: &str,
         mounts: &[String],
     ) -> Result<Mount, RegistryError> {
-        let others = mounts.iter().filter(|from| **from != repository.repository);
         let mut left = None;
-        for from in others.take(MOUNTS) {
+        for from in others(repository, mounts) {
             if let Some(session) = left.take() {
                 self.abandon(repository, what, session).await;
             }
@@ -191,6 +218,12 @@ impl Registry {
             least: least.and_then(|least| least.parse().ok()).unwrap_or(0),
         })
     }
+}
+
+/// The repositories that a mount into `repository` is tried from.
+fn others<'a>(repository: &'a Reference, mounts: &'a [String]) -> impl Iterator<Item = &'a String> {
+    let others = mounts.iter().filter(|from| **from != repository.repository);
+    others.take(MOUNTS)
 }
 
 enum Mount {

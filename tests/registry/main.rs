@@ -4,6 +4,7 @@
     reason = "the seed of random moments must be told, so that a failure can be repeated"
 )]
 
+mod again;
 #[path = "../images/support.rs"]
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod bases;

@@ -286,3 +286,36 @@ fn layers_of_a_base_of_the_same_registry_are_mounted_from_it() {
     assert_eq!(server.layer_bytes(&requests).1, uploaded(pushed));
     server.assert_whole();
 }
+
+#[test]
+fn another_path_of_the_registry_gets_its_layers_by_mounts() {
+    let server = Server::docker_registry(LOGIN);
+    let index = lab::index();
+    let lab = lab::project(server.address(), &index, ONE);
+    let first = push(&lab, &[]);
+    let other = format!("{}/other/place", server.address());
+    let to = ["--to", &other];
+    let told = push(&lab, &[&to[..], &["--dry-run"]].concat());
+    let (pushed, requests) = server.during(|| push(&lab, &to));
+    let pushed = &pushed["images"][0];
+    assert_eq!(told["images"][0]["layers"], pushed["layers"]);
+    let [sent, 0, 0] = counts(&first["images"][0]) else {
+        panic!("{first:#}");
+    };
+    assert_eq!(counts(pushed), [0, sent, 0], "{pushed:#}");
+    assert_eq!(server.layer_bytes(&requests), (0, 0));
+
+    // The second destination mounts what the first one got.
+    let text = fs::read_to_string(lab.project().join("imagewright.kdl")).unwrap();
+    let two = text.replace("\"alpha\"", "\"gamma\"");
+    let declared = format!("push \"{other}\"\n{two}");
+    lab.write("imagewright.kdl", declared);
+    let told = push(&lab, &["--dry-run"]);
+    let pushed = push(&lab, &[]);
+    for (told, pushed) in [0, 1].map(|at| (&told["images"][at], &pushed["images"][at])) {
+        assert_eq!(told["layers"], pushed["layers"]);
+    }
+    assert!(uploaded(&pushed["images"][0]) > 0);
+    assert_eq!(uploaded(&pushed["images"][1]), 0, "{pushed:#}");
+    server.assert_whole();
+}

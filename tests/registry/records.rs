@@ -77,6 +77,7 @@ pub fn record(name: &str, second: i64, packages: &[&str]) -> Record {
         supersedes: None,
         lock: None,
         sbom: None,
+        removed: false,
         signatures: Vec::new(),
     }
 }

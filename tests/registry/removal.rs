@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::lab::{self, Lab, Options, PREFIX, Server};
 use crate::platforms;
+use crate::reuse::delete;
 
 const DELETES: Options = Options {
     login: false,
@@ -112,13 +113,89 @@ fn images_go_from_a_registry_unless_others_need_them() {
     );
     server.assert_whole();
     lab.run(&["show", free]).expect(0, &["READY"]);
-    lab.run(&["rm", "--registry", "one", "--force"])
-        .expect(0, &["removed one"]);
+    // Of a protected name nobody loses sight.
+    let protected = IMAGES.replace(
+        "\"twin\" base=\"small\" {",
+        "\"twin\" base=\"small\" { protected #true;",
+    );
+    assert_ne!(protected, IMAGES);
+    let text = fs::read_to_string(lab.project().join("imagewright.kdl")).unwrap();
+    lab.write("imagewright.kdl", text.replace(IMAGES, &protected));
+    lab.run(&["rm", "--registry", "one", "--force"]).expect(
+        7,
+        &["`twin`, which is protected, is the same image as `one`"],
+    );
+    lab.write("imagewright.kdl", text);
+    lab.run(&["rm", "--registry", "one", "one", "--force"])
+        .expect(0, &["removed one", "removed twin"]);
     let left: Vec<String> = names(&server, PREFIX)
         .into_iter()
         .map(|(name, _)| name)
         .collect();
     assert_eq!(left, ["free", "upper"], "its other name has gone with it");
+    assert_eq!(found(&lab, &[]), ["free", "upper"]);
+    let outdated = found(&lab, &["--status", "OUTDATED"]);
+    assert!(outdated.contains(&"one".to_owned()), "{outdated:?}");
+}
+
+/// The names that `find` tells.
+#[track_caller]
+fn found(lab: &Lab, arguments: &[&str]) -> Vec<String> {
+    let found = json(lab, &[&["find"], arguments].concat());
+    let images = found["images"].as_array().unwrap().iter();
+    images
+        .map(|image| image["name"].as_str().unwrap().to_owned())
+        .collect()
+}
+
+#[test]
+fn what_was_removed_is_not_found_by_anybody_until_it_is_pushed_again() {
+    let server = Server::docker_registry(DELETES);
+    let index = lab::index();
+    let images = "image \"one\" base=\"small\" { pip \"beta\"; }\n\
+                  image \"free\" base=\"small\" { pip \"delta\"; }";
+    let lab = lab::project(server.address(), &index, images);
+    let pushed = json(&lab, &["push"]);
+    let digest = pushed["images"][0]["digest"].as_str().unwrap().to_owned();
+    let colleague = lab::colleague(&lab, server.address());
+    assert_eq!(found(&colleague, &[]), ["free", "one"]);
+    for (word, words) in [
+        (
+            "sha256:0123",
+            &["no image in the registry called `sha256:0123`", "free, one"][..],
+        ),
+        ("on/e", &["no image in the registry called `on/e`"]),
+        ("sha256:", &["no image in the registry called"]),
+    ] {
+        lab.run(&["rm", "--registry", word]).expect(8, words);
+    }
+
+    // By the first digits, and named twice.
+    lab.run(&["rm", "--registry", &digest[..20], "one"])
+        .expect(0, &["removed one", &digest]);
+    assert_eq!(names(&server, PREFIX).len(), 1);
+    for lab in [&lab, &colleague] {
+        assert_eq!(found(lab, &[]), ["free"]);
+        assert_eq!(found(lab, &["--status", "OUTDATED"]), ["one"]);
+        lab.run(&["show", &digest]).expect(8, &["GONE"]);
+        let request = format!("{}:one", lab.project().display());
+        assert!(found(lab, &["--satisfies", &request]).is_empty());
+    }
+    lab.run(&["rm", "--registry", "one"])
+        .expect(8, &["no image in the registry called `one`"]);
+    lab.run(&["push"]).expect(0, &["one"]);
+    for lab in [&lab, &colleague] {
+        assert_eq!(found(lab, &[]), ["free", "one"]);
+    }
+
+    // What somebody has deleted without us can be recorded as removed.
+    let manifest = format!("/v2/{PREFIX}/manifests/{digest}");
+    delete(&server, &manifest);
+    assert_eq!(found(&colleague, &[]), ["free", "one"]);
+    lab.run(&["rm", "--registry", "one"])
+        .expect(0, &["removed one", &digest]);
+    assert_eq!(found(&colleague, &[]), ["free"]);
+    server.assert_whole();
 }
 
 #[test]

@@ -89,6 +89,15 @@ impl Sample {
 
     /// Publishes it.
     pub async fn publish(&self, catalog: &Catalog) -> Result<Pushed, CatalogError> {
+        self.publish_by(&|| 1, catalog).await
+    }
+
+    /// The same by another clock.
+    pub async fn publish_by(
+        &self,
+        clock: &(dyn Fn() -> i64 + Sync),
+        catalog: &Catalog,
+    ) -> Result<Pushed, CatalogError> {
         let uploads = Uploads::default();
         let publisher = Publisher {
             store: &self.store,
@@ -96,6 +105,7 @@ impl Sample {
             materialise: &Nothing,
             uploads: &uploads,
             progress: &Silent,
+            clock,
             dry_run: false,
         };
         let edition = Edition {
@@ -111,7 +121,6 @@ impl Sample {
             platforms: &[PLATFORM],
             tags: &["stable".into()],
             protected: false,
-            pushed_ms: 1,
             signer: None,
         };
         publisher.publish(catalog, &publication).await
@@ -186,6 +195,7 @@ fn record(image: &Image, seed: u64) -> Record {
         supersedes: None,
         lock: None,
         sbom: None,
+        removed: false,
         signatures: Vec::new(),
     }
 }

@@ -50,6 +50,13 @@ fn a_registry_that_refuses_or_is_away_is_told_by_the_exit_code() {
     let server = Server::docker_registry(LOGIN);
     let index = lab::index();
     let lab = lab::project(server.address(), &index, ONE);
+    let away = index::closed_port().to_string();
+    // It is told before anything is made.
+    let place = format!("{away}/team");
+    lab.run(&["push", "--to", &place]).expect(4, &[&away]);
+    lab.run(&["push", "--to", &place, "nothing"])
+        .expect(8, &["no image `nothing`"]);
+    assert!(!lab.project().join("imagewright.lock").exists());
     lab.build();
     let logins = lab.path("home/.docker/config.json");
     let login = fs::read(&logins).unwrap();
@@ -59,7 +66,6 @@ fn a_registry_that_refuses_or_is_away_is_told_by_the_exit_code() {
     assert!(writes(&requests).is_empty(), "{requests:#?}");
     lab.run(&["push", "--dry-run"]).expect(6, &[]);
     fs::write(&logins, login).unwrap();
-    let away = index::closed_port().to_string();
     lab.write("imagewright.kdl", lab::manifest(&away, ONE));
     for dry in [&["push"][..], &["push", "--dry-run"]] {
         lab.run(dry).expect(4, &[&away]);

@@ -32,7 +32,7 @@ pub use versions::Ecosystem;
 pub use write::{Entry, Writer};
 
 /// Version of the database: of its tables, and of what is accepted as a record.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 /// How long another process may hold the database.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -45,6 +45,7 @@ const SCHEMA: &str = "
     CREATE TABLE images (
         id INTEGER PRIMARY KEY AUTOINCREMENT, source INTEGER NOT NULL, record BLOB NOT NULL, name INTEGER NOT NULL,
         platform TEXT NOT NULL, pushed_ms INTEGER NOT NULL, rank BLOB NOT NULL, until INTEGER, summary TEXT NOT NULL,
+        removal INTEGER NOT NULL,
         UNIQUE (source, record)) STRICT;
     CREATE INDEX images_in_order ON images (source, name, platform, pushed_ms, rank, until);
     CREATE INDEX newest_images ON images (source, name, platform) WHERE until IS NULL;

@@ -83,7 +83,7 @@ impl Order {
     }
 }
 
-/// Brings a source's order up to date with its images.
+/// Brings a source's order up to date with its images. Records of removals are none: they only end what came before.
 pub fn write(connection: &Connection, source: i64) -> rusqlite::Result<()> {
     let mut names = connection.prepare_cached("SELECT id FROM names ORDER BY name")?;
     let mut ranks: Vec<u32> = Vec::new();
@@ -95,7 +95,7 @@ pub fn write(connection: &Connection, source: i64) -> rusqlite::Result<()> {
         }
         ranks[id] = rank as u32;
     }
-    let sql = "SELECT id, name, until FROM images INDEXED BY images_in_order WHERE source = ?1
+    let sql = "SELECT id, name, until FROM images INDEXED BY images_in_order WHERE source = ?1 AND NOT removal
                ORDER BY name, platform, pushed_ms, rank";
     let mut images = connection.prepare_cached(sql)?;
     let rows = images.query_map([source], |row| {

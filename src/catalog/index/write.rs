@@ -94,6 +94,9 @@ impl Writer {
                 for entry in &*entries {
                     if let Some(image) = put_image(writing, source, entry)? {
                         new += 1;
+                        if entry.record.removed {
+                            continue;
+                        }
                         terms::of_record(&entry.record, &mut |kind, name, version| {
                             changes.note(interned.number(writing, kind, name, version)?, image);
                             Ok(())
@@ -223,8 +226,8 @@ fn put_image(writing: &Connection, source: i64, entry: &Entry) -> rusqlite::Resu
     let rank = rank(summary);
     let inserted = writing
         .prepare_cached(
-            "INSERT OR IGNORE INTO images (source, record, name, platform, pushed_ms, rank, until, summary)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7)",
+            "INSERT OR IGNORE INTO images (source, record, name, platform, pushed_ms, rank, until, summary, removal)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0, ?7, ?8)",
         )?
         .execute(params![
             source,
@@ -233,7 +236,8 @@ fn put_image(writing: &Connection, source: i64, entry: &Entry) -> rusqlite::Resu
             platform,
             summary.pushed_ms,
             rank,
-            text
+            text,
+            entry.record.removed
         ])?;
     if inserted == 0 {
         return Ok(None);
@@ -254,6 +258,10 @@ fn put_image(writing: &Connection, source: i64, entry: &Entry) -> rusqlite::Resu
     writing
         .prepare_cached("INSERT INTO documents VALUES (?1, ?2)")?
         .execute(params![image, entry.packed])?;
+    if entry.record.removed {
+        // Nobody asks for it.
+        return Ok(Some(image));
+    }
     let mut statement = writing.prepare_cached("INSERT OR IGNORE INTO keys VALUES (?1, ?2)")?;
     for key in keys(&summary.record, &entry.record) {
         statement.execute(params![key.bytes(), image])?;

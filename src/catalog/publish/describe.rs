@@ -99,6 +99,7 @@ pub fn describe(facts: &Facts<'_>) -> Result<Record, CatalogError> {
         supersedes: None,
         lock: None,
         sbom: None,
+        removed: false,
         signatures: Vec::new(),
     })
 }

@@ -13,7 +13,7 @@ use crate::digest::Digest;
 use crate::image::Image;
 use crate::layer::Layer;
 use crate::oci::Descriptor;
-use crate::registry::{Put, Reference};
+use crate::registry::Reference;
 
 /// How many layers are on their way at a time.
 pub(super) const AT_ONCE: usize = 8;
@@ -31,18 +31,39 @@ struct Part<'a> {
 }
 
 impl Sender<'_> {
-    /// Everything of the images but the names: layers, configurations, manifests.
+    /// Which of the images a repository has, with all their parts.
+    pub(super) async fn known(
+        &self,
+        publication: &Publication<'_>,
+        repository: &Reference,
+    ) -> Result<Vec<bool>, CatalogError> {
+        let mut known = Vec::new();
+        for edition in publication.editions {
+            known.push(self.has_image(repository, edition.image).await?);
+        }
+        Ok(known)
+    }
+
+    async fn has_image(&self, repository: &Reference, image: &Image) -> Result<bool, CatalogError> {
+        if !self.has_manifest(repository, &image.digest()).await? {
+            return Ok(false);
+        }
+        let config = Descriptor::of(IMAGE_CONFIG, &image.config);
+        let layers = image.layers.iter().map(blob_of);
+        let asked = stream::iter(layers.chain([config]))
+            .map(|blob| async move { self.has_blob(repository, &blob).await })
+            .buffer_unordered(AT_ONCE);
+        asked.try_fold(true, async |all, has| Ok(all && has)).await
+    }
+
+    /// Everything of the images but the names: layers, configurations, manifests, of those that are not `known`.
     pub(super) async fn images(
         &self,
         publication: &Publication<'_>,
         repository: &Reference,
+        known: &[bool],
     ) -> Result<(), CatalogError> {
-        let mut known = Vec::new();
-        for edition in publication.editions {
-            let digest = edition.image.digest();
-            known.push(self.has_manifest(repository, &digest).await?);
-        }
-        self.layers(publication, repository, &known).await?;
+        self.layers(publication, repository, known).await?;
         for (edition, known) in publication.editions.iter().zip(known) {
             if !known {
                 self.image(repository, edition.image).await?;
@@ -70,7 +91,9 @@ impl Sender<'_> {
     async fn part(&self, part: Part<'_>, repository: &Reference) -> Result<(), CatalogError> {
         let place = self.catalog.place();
         let elsewhere = part.extras.map_or(&[][..], |extras| &extras.elsewhere);
-        let here = elsewhere.iter().filter(|other| other.host == place.host());
+        let brought = self.publisher.uploads.holders(&part.layer.digest);
+        let all = brought.iter().chain(elsewhere);
+        let here = all.filter(|other| other.host == place.host());
         let mounts: Vec<Reference> = here.cloned().collect();
         let cache = place.cache();
         match part.key {
@@ -95,19 +118,34 @@ impl Sender<'_> {
         let artifact = Artifact::of_layer(&record);
         let tag = KeyTag::Layer(key).tag();
         let found = self.found(&tag).await?;
-        if found == Some(artifact.digest()) {
-            // It names the blob, which therefore is there.
-            self.count_layer(part.layer, Put::Existing);
-            return Ok(());
-        }
         self.layer(cache, part.layer, mounts).await?;
         match found {
-            Some(_) => Ok(()),
+            Some(found) if found == artifact.digest() => Ok(()),
+            Some(_) => self.tell_other_layer(&tag, &record).await,
             None => {
                 self.artifact(cache, &artifact, paths.as_deref(), &[tag])
                     .await
             }
         }
+    }
+
+    /// What lies under a layer's tag need not be what this push would put there, but has to be of the same blob.
+    async fn tell_other_layer(&self, tag: &str, own: &LayerRecord) -> Result<(), CatalogError> {
+        let found = self
+            .catalog
+            .document::<LayerRecord>(tag, LayerRecord::MEDIA_TYPE);
+        let known = match found.await {
+            Ok(Some(found)) if found.layer.digest != own.layer.digest => {
+                Err(CatalogError::OtherImage {
+                    what: self.catalog.tagged(tag).to_string(),
+                    found: found.layer.digest,
+                    image: own.layer.digest,
+                })
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        };
+        self.tell_foreign(known)
     }
 
     /// Puts an artifact, with what it consists of, under tags that are absent.
@@ -145,6 +183,11 @@ impl Sender<'_> {
         self.manifest(repository, IMAGE_MANIFEST, image.manifest.as_bytes())
             .await
     }
+}
+
+/// A layer's blob.
+pub(super) fn blob_of(layer: &Layer) -> Descriptor {
+    Descriptor::new(&layer.media_type, layer.digest, layer.size)
 }
 
 /// Every layer once, the largest first.

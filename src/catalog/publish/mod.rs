@@ -10,6 +10,7 @@ mod describe;
 mod layers;
 mod names;
 mod records;
+mod removal;
 mod report;
 mod sender;
 mod sign;
@@ -49,8 +50,6 @@ pub struct Publication<'a> {
     pub tags: &'a [String],
     /// Whether a name or tag that stands for another image is left alone.
     pub protected: bool,
-    /// The pusher's clock, in milliseconds since 1970.
-    pub pushed_ms: i64,
     /// Who signs.
     pub signer: Option<&'a SecretKey>,
 }
@@ -99,6 +98,8 @@ pub struct Publisher<'a> {
     pub uploads: &'a Uploads,
     /// Told of every layer that is sent.
     pub progress: &'a dyn Progress,
+    /// The pusher's clock, in milliseconds since 1970.
+    pub clock: &'a (dyn Fn() -> i64 + Sync),
     /// Asks the same questions, and writes nothing.
     pub dry_run: bool,
 }
@@ -113,7 +114,8 @@ impl std::fmt::Debug for Publisher<'_> {
 }
 
 impl Publisher<'_> {
-    /// Publishes one image to one destination.
+    /// Publishes one image to one destination. Of what is there already everything is asked for, so that publishing again
+    /// mends what the registry has lost.
     ///
     /// # Errors
     /// When a protected name stands for another image (before anything is sent); those of the registry; when the bytes
@@ -125,28 +127,17 @@ impl Publisher<'_> {
     ) -> Result<Pushed, CatalogError> {
         let sender = Sender::new(self, catalog);
         let top = Top::of(catalog, publication).await?;
-        let names = top.names(catalog, publication).await?;
+        let mut names = top.names(catalog, publication).await?;
         let repository = catalog.place().image(publication.name);
-        let before = names.first().and_then(|name| name.found);
-        let tags = names.iter().filter_map(|name| name.reference.tag.clone());
-        let tags: Vec<String> = tags.collect();
-        let supersedes = before.filter(|before| *before != top.digest);
+        let known = sender.known(publication, &repository).await?;
+        let whole = names.stand_for(&top) && known.iter().all(|known| *known);
+        let mut supersedes = names.supersedes(&top);
         let mut records = Vec::new();
-        if names.iter().all(|name| name.found == Some(top.digest)) {
+        if whole && sender.is_recorded(publication).await? {
             sender.existing_layers(publication);
         } else {
-            sender.images(publication, &repository).await?;
-            for edition in publication.editions {
-                let draft = Record {
-                    repository: repository.repository.clone(),
-                    tags: tags.clone(),
-                    index: top.index(),
-                    pushed_ms: publication.pushed_ms,
-                    supersedes,
-                    ..edition.record.clone()
-                };
-                records.push(sender.record(&repository, edition, draft).await?);
-            }
+            sender.images(publication, &repository, &known).await?;
+            records = sender.records(publication, &top, &names).await?;
         }
         if let Some(signer) = publication.signer {
             for (index, edition) in publication.editions.iter().enumerate() {
@@ -154,15 +145,25 @@ impl Publisher<'_> {
                 sender.sign(edition, signer, written).await?;
             }
         }
-        sender.put_names(publication, &top, &names).await?;
+        if !records.is_empty() && !self.dry_run {
+            let now = top.names(catalog, publication).await?;
+            let other = now.supersedes(&top);
+            if other.is_some() && other != supersedes {
+                // Somebody else has pushed meanwhile; the last name has the last record.
+                records = sender.records(publication, &top, &now).await?;
+                supersedes = other;
+            }
+            names = now;
+        }
+        sender.put_names(&top, &names).await?;
         Ok(Pushed {
             repository: repository.to_string(),
             digest: top.digest,
-            tags,
             layers: sender.layer_traffic(),
             documents: sender.document_traffic(),
             records: records.into_iter().map(|(_, digest)| digest).collect(),
             supersedes,
+            tags: names.tags(),
             kept: top.kept,
         })
     }

@@ -25,10 +25,32 @@ pub(super) struct Top {
     pub(super) kept: Vec<Platform>,
 }
 
-/// A tag, and what it stood for before the push.
-pub(super) struct Name {
-    pub(super) reference: Reference,
-    pub(super) found: Option<Digest>,
+/// All names of an image, its own one first.
+pub(super) struct Names(Vec<Name>);
+
+/// A tag, and what it stood for when it was asked for.
+struct Name {
+    reference: Reference,
+    found: Option<Digest>,
+}
+
+impl Names {
+    /// Whether all stand for the image already.
+    pub(super) fn stand_for(&self, top: &Top) -> bool {
+        self.0.iter().all(|name| name.found == Some(top.digest))
+    }
+
+    /// What the image's own name stood for, if it is another image.
+    pub(super) fn supersedes(&self, top: &Top) -> Option<Digest> {
+        let before = self.0.first().and_then(|name| name.found);
+        before.filter(|before| *before != top.digest)
+    }
+
+    /// Their tags.
+    pub(super) fn tags(&self) -> Vec<String> {
+        let tags = self.0.iter().map(|name| name.reference.tag.clone());
+        tags.flatten().collect()
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -111,13 +133,13 @@ impl Top {
         &self,
         catalog: &Catalog,
         publication: &Publication<'_>,
-    ) -> Result<Vec<Name>, CatalogError> {
+    ) -> Result<Names, CatalogError> {
         let mut names = Vec::new();
         for reference in catalog.place().names(publication.name, publication.tags) {
             let found = self.stands(catalog, publication, &reference).await?;
             names.push(Name { reference, found });
         }
-        Ok(names)
+        Ok(Names(names))
     }
 
     /// What a name stands for now.
@@ -183,20 +205,11 @@ async fn current(
 }
 
 impl Sender<'_> {
-    /// Lets the names stand for the image. Whether a protected one may is asked once more.
-    pub(super) async fn put_names(
-        &self,
-        publication: &Publication<'_>,
-        top: &Top,
-        names: &[Name],
-    ) -> Result<(), CatalogError> {
-        for name in names {
+    /// Lets the names stand for the image.
+    pub(super) async fn put_names(&self, top: &Top, names: &Names) -> Result<(), CatalogError> {
+        for name in &names.0 {
             if name.found == Some(top.digest) {
                 continue;
-            }
-            if publication.protected && !self.dry() {
-                top.stands(self.catalog, publication, &name.reference)
-                    .await?;
             }
             self.manifest(&name.reference, top.media_type, &top.bytes)
                 .await?;

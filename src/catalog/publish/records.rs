@@ -3,9 +3,10 @@
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::layers::{AT_ONCE, layer_record};
+use super::names::{Names, Top};
 use super::sender::Sender;
 use super::sign::with_known_lock;
-use super::{Edition, own_key};
+use super::{Edition, Publication, own_key};
 use crate::catalog::artifact::Artifact;
 use crate::catalog::{CatalogError, KeyTag, LayerRecord, Record, SecretKey, Statement};
 use crate::digest::Digest;
@@ -15,9 +16,62 @@ use crate::oci::Descriptor;
 use crate::registry::Reference;
 
 impl Sender<'_> {
+    /// Whether the keys of all images lead to a record of them. What else lies under their tags is told.
+    pub(super) async fn is_recorded(
+        &self,
+        publication: &Publication<'_>,
+    ) -> Result<bool, CatalogError> {
+        for edition in publication.editions {
+            if !self.absent(&edition.record).await?.is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The tags of an image's keys that the cache does not have. What else than a record of this image lies under one is
+    /// told.
+    async fn absent(&self, own: &Record) -> Result<Vec<String>, CatalogError> {
+        let mut absent = Vec::new();
+        for key in key_tags(own) {
+            let tag = key.tag();
+            if self.found(&tag).await?.is_none() {
+                absent.push(tag);
+                continue;
+            }
+            let known = self.known_record(&tag, own).await;
+            self.tell_foreign(known.map(|_| ()))?;
+        }
+        Ok(absent)
+    }
+
+    /// Writes the records of a push: what its names stand for from now on. Returns each with the digest of its document.
+    pub(super) async fn records(
+        &self,
+        publication: &Publication<'_>,
+        top: &Top,
+        names: &Names,
+    ) -> Result<Vec<(Record, Digest)>, CatalogError> {
+        let repository = self.catalog.place().image(publication.name);
+        let pushed_ms = (self.publisher.clock)();
+        let mut records = Vec::new();
+        for edition in publication.editions {
+            let draft = Record {
+                repository: repository.repository.clone(),
+                tags: names.tags(),
+                index: top.index(),
+                pushed_ms,
+                supersedes: names.supersedes(top),
+                ..edition.record.clone()
+            };
+            records.push(self.record(&repository, edition, draft).await?);
+        }
+        Ok(records)
+    }
+
     /// Completes a record with what it refers to, and writes it under its own tag and under those of its keys that are
     /// absent. Returns it with the digest of its document.
-    pub(super) async fn record(
+    async fn record(
         &self,
         repository: &Reference,
         edition: &Edition<'_>,
@@ -31,12 +85,7 @@ impl Sender<'_> {
         let artifact = Artifact::of_record(&record);
         let digest = artifact.config().digest;
         let mut tags = vec![KeyTag::Record(digest).tag()];
-        for key in key_tags(&record) {
-            let tag = key.tag();
-            if self.found(&tag).await?.is_none() {
-                tags.push(tag);
-            }
-        }
+        tags.extend(self.absent(&record).await?);
         let cache = self.catalog.place().cache();
         let lock = Some(edition.lock.as_bytes());
         self.artifact(&cache, &artifact, lock, &tags).await?;

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::content::LayerBlob;
+use super::layers::blob_of;
 use super::report::Traffic;
 use super::{Publication, Publisher};
 use crate::catalog::artifact::{Artifact, IMAGE_MANIFEST};
 use crate::catalog::{Catalog, CatalogError};
+use crate::diagnostic::{Explain as _, Kind};
 use crate::digest::Digest;
 use crate::layer::{Layer, LayerContent};
 use crate::oci::Descriptor;
@@ -52,7 +54,7 @@ impl<'a> Sender<'a> {
         layer: &Layer,
         mounts: &[Reference],
     ) -> Result<(), CatalogError> {
-        let blob = Descriptor::new(&layer.media_type, layer.digest, layer.size);
+        let blob = blob_of(layer);
         let send = self.send_layer(repository, layer, &blob, mounts);
         let put = self.blob(repository, &blob, mounts, send).await?;
         self.count_layer(layer, put);
@@ -71,7 +73,7 @@ impl<'a> Sender<'a> {
         let put = if *seen || self.catalog.registry().has_blob(repository, blob).await? {
             Put::Existing
         } else if self.dry() {
-            self.predict(blob, mounts).await?
+            self.predict(repository, blob, mounts).await?
         } else {
             let _held = self.exclusive(&blob.digest).await?;
             send.await?
@@ -80,15 +82,41 @@ impl<'a> Sender<'a> {
         Ok(put)
     }
 
+    /// Whether a repository has a blob by now.
+    pub(super) async fn has_blob(
+        &self,
+        repository: &Reference,
+        blob: &Descriptor,
+    ) -> Result<bool, CatalogError> {
+        let mut seen = self.publisher.uploads.enter(repository, &blob.digest).await;
+        *seen = *seen || self.catalog.registry().has_blob(repository, blob).await?;
+        Ok(*seen)
+    }
+
     /// What a real push would do with a blob that is not there.
-    async fn predict(&self, blob: &Descriptor, mounts: &[Reference]) -> Result<Put, CatalogError> {
+    async fn predict(
+        &self,
+        repository: &Reference,
+        blob: &Descriptor,
+        mounts: &[Reference],
+    ) -> Result<Put, CatalogError> {
         let brought = self.publisher.uploads.holders(&blob.digest);
-        for mount in mounts {
-            if brought.contains(mount) || self.catalog.registry().has_blob(mount, blob).await? {
-                return Ok(Put::Mounted);
+        let registry = self.catalog.registry();
+        let mounted = mounts.iter().any(|mount| brought.contains(mount))
+            || registry.can_mount(repository, blob, &names(mounts)).await?;
+        Ok(if mounted { Put::Mounted } else { Put::Uploaded })
+    }
+
+    /// Tells of what stands under a tag and is not what its key is: such a tag is left as it is.
+    pub(super) fn tell_foreign(&self, known: Result<(), CatalogError>) -> Result<(), CatalogError> {
+        match known {
+            Err(error) if error.kind() == Kind::Refused => {
+                let hint = error.hint().unwrap_or_default();
+                self.publisher.progress.warn(&format!("{error}; {hint}"));
+                Ok(())
             }
+            known => known,
         }
-        Ok(Put::Uploaded)
     }
 
     /// Keeps other processes that use this store from sending the same blob at the same time; they find it afterwards.
@@ -186,7 +214,7 @@ impl<'a> Sender<'a> {
         } else if self.dry() {
             match registry.has_blob(repository, blob).await? {
                 true => Put::Existing,
-                false => self.predict(blob, &mounts).await?,
+                false => self.predict(repository, blob, &mounts).await?,
             }
         } else {
             let _held = self.exclusive(&blob.digest).await?;

@@ -453,6 +453,7 @@ fn record(name: &str, pushed_ms: i64, pip: &[(&str, &str)], requested: &RequestD
         supersedes: None,
         lock: None,
         sbom: None,
+        removed: false,
         signatures: Vec::new(),
     }
 }

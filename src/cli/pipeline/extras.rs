@@ -27,8 +27,6 @@ impl Sources<'_> {
         let layers = image.layers.iter().enumerate();
         let extras = layers.map(|(index, layer)| {
             let base = base.iter().filter(|_| index < image.base_layers);
-            let holders = self.holders.iter();
-            let holders = holders.filter(|_| layer.content == LayerContent::Registry);
             let told = self.record(&state, layer)?;
             let accounts = match self.accounts(&state, image, locked, index)? {
                 None => told.as_ref().and_then(|told| told.accounts.clone()),
@@ -41,7 +39,7 @@ impl Sources<'_> {
             Ok(Extras {
                 accounts,
                 paths,
-                elsewhere: base.chain(holders).cloned().collect(),
+                elsewhere: base.chain(self.holders).cloned().collect(),
             })
         });
         extras.collect()

@@ -1,18 +1,21 @@
 //! Images out of the declared registry, unless others build on them or would lose their name.
 
+mod needs;
+
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
 
-use super::places;
-use crate::catalog::{Catalog, Index, Record, Status, Summary};
+use super::{places, records};
+use crate::catalog::{Catalog, Found, Index, Query, Status, Summary};
 use crate::cli::context::{Context, unknown};
 use crate::cli::failure::Failure;
+use crate::cli::record::key_digits;
 use crate::cli::rm::RemovedDocument;
 use crate::diagnostic::{Explain as _, Kind};
 use crate::digest::Digest;
 use crate::http::Http;
-use crate::manifest::{Manifest, Root};
+use crate::manifest::Manifest;
 use crate::oci::Descriptor;
 use crate::registry::Reference;
 
@@ -24,7 +27,7 @@ const MOST: usize = 10_000;
 pub struct Wanted<'a> {
     /// Declared names or digests.
     pub images: &'a [String],
-    /// Also if others build on them.
+    /// Also if others build on them, or are the same image.
     pub force: bool,
 }
 
@@ -36,7 +39,8 @@ pub fn children<'a>(manifest: &'a Manifest, name: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// An image of the registry.
+/// An image of the registry, or one that only records tell of any more.
+#[derive(Clone, PartialEq, Eq)]
 struct Target {
     name: String,
     /// With its digest and without tag.
@@ -44,6 +48,8 @@ struct Target {
     digest: Digest,
     /// Its manifests, if it is an index.
     members: Vec<Digest>,
+    /// Whether the registry has it.
+    is_there: bool,
 }
 
 #[derive(Deserialize)]
@@ -66,11 +72,13 @@ struct Job<'a> {
     index: Index,
 }
 
-/// Removes images from the declared registry; all are found and examined before the first one goes. Records stay.
+/// Removes images from the declared registry; all are found and examined before the first one goes. Records stay, and
+/// each name that was the image's gets one that says that it was removed. What somebody has deleted in another way is
+/// recorded as removed too.
 ///
 /// # Errors
-/// When there is no such image; when another one needs it or its manifest has other names (unless forced); when the
-/// registry does not answer or does not delete.
+/// When there is no such image; when another one needs it or its manifest has other names (unless forced); when one of
+/// these names is protected and not given too; when the registry does not answer or does not delete.
 pub fn remove(
     context: &Context,
     manifest: &Manifest,
@@ -99,19 +107,34 @@ impl Job<'_> {
         self.catalog
             .sync(&self.index, &*self.context.progress)
             .await?;
-        let mut targets = Vec::new();
+        let mut named: Vec<Target> = Vec::new();
         for word in wanted.images {
-            targets.push(self.find(word).await?);
+            let target = self.find(word).await?;
+            if !named.contains(&target) {
+                named.push(target);
+            }
         }
-        if !wanted.force {
-            for target in &targets {
-                self.refuse(target, &targets).await?;
+        let mut targets = named.clone();
+        for target in &named {
+            if !wanted.force {
+                self.refuse(target, &named).await?;
+            }
+            for name in self.other_names(target, &named).await? {
+                self.refuse_shared(target, &name, wanted.force)?;
+                let other = Target {
+                    name,
+                    ..target.clone()
+                };
+                if !targets.contains(&other) {
+                    targets.push(other);
+                }
             }
         }
         let mut gone = BTreeSet::new();
         let mut removed = Vec::new();
         for target in &targets {
             self.delete(target, &targets, &mut gone).await?;
+            self.record(target).await?;
             removed.push(RemovedDocument {
                 name: target.name.clone(),
                 digest: target.digest,
@@ -124,21 +147,16 @@ impl Job<'_> {
     /// What a name or digest means in the registry.
     async fn find(&self, word: &str) -> Result<Target, Failure> {
         let place = self.catalog.place();
-        let (name, reference) = match word.parse::<Digest>() {
-            Ok(digest) => {
-                let found = self
-                    .index
-                    .by_key(&self.catalog.source(), &digest.hex(), 1)?;
-                let Some(found) = found.into_iter().next() else {
-                    return Err(self.not_there(word)?);
-                };
-                let reference = Reference {
-                    digest: Some(digest),
-                    ..self.in_repository(&found.summary)
-                };
-                (found.summary.name, reference)
+        let recorded = match key_digits(word) {
+            Some(digits) => self.by_digits(word, digits)?,
+            None => None,
+        };
+        let (name, reference) = match recorded {
+            Some((name, reference)) => (name, reference),
+            None if word.contains(|c: char| !c.is_ascii_alphanumeric() && !"_-".contains(c)) => {
+                return Err(self.not_there(word)?);
             }
-            Err(_) => {
+            None => {
                 let reference = Reference {
                     tag: Some(place.tag(word, None)),
                     ..place.image(word)
@@ -146,10 +164,14 @@ impl Job<'_> {
                 (word.to_owned(), reference)
             }
         };
-        let Some(bytes) = self.catalog.registry().find_manifest(&reference).await? else {
-            return Err(self.not_there(word)?);
+        let found = self.catalog.registry().find_manifest(&reference).await?;
+        let (digest, members) = match &found {
+            Some(bytes) => (Digest::of(bytes), members(bytes)),
+            None => match self.recorded(&name, &reference)? {
+                Some(digest) => (digest, Vec::new()),
+                None => return Err(self.not_there(word)?),
+            },
         };
-        let digest = Digest::of(&bytes);
         Ok(Target {
             name,
             reference: Reference {
@@ -158,8 +180,52 @@ impl Job<'_> {
                 ..reference
             },
             digest,
-            members: members(&bytes),
+            members,
+            is_there: found.is_some(),
         })
+    }
+
+    /// The image or index that these first digits of a digest mean, if records tell of one: its name, and where it is.
+    fn by_digits(&self, word: &str, digits: &str) -> Result<Option<(String, Reference)>, Failure> {
+        let found = self.index.by_key(&self.catalog.source(), digits, MOST)?;
+        let mut meant: BTreeSet<Digest> = BTreeSet::new();
+        for Found { summary, .. } in &found {
+            let digests = std::iter::once(summary.digest).chain(summary.index);
+            meant.extend(digests.filter(|digest| digest.hex().starts_with(digits)));
+        }
+        match (meant.len(), meant.first(), found.into_iter().next()) {
+            (1, Some(digest), Some(found)) => {
+                let reference = Reference {
+                    digest: Some(*digest),
+                    ..self.in_repository(&found.summary)
+                };
+                Ok(Some((found.summary.name, reference)))
+            }
+            (0, _, _) => Ok(None),
+            (count, _, _) => Err(Failure::plain(
+                Kind::Usage,
+                format!("`{word}` can be the digest of {count} images"),
+                "give more of its digits",
+            )),
+        }
+    }
+
+    /// The image that a name stands for, or that has the digest, as far as records tell.
+    fn recorded(&self, name: &str, reference: &Reference) -> Result<Option<Digest>, Failure> {
+        let source = self.catalog.source();
+        let is_it = |summary: &Summary| {
+            let named = summary.index.unwrap_or(summary.digest);
+            summary.name == name
+                && summary.repository == reference.repository
+                && reference.digest.is_none_or(|digest| digest == named)
+        };
+        let query = Query {
+            name: Some(name.parse()?),
+            ..Query::default()
+        };
+        let ready = self.index.page(&source, &query, None, MOST, None)?.images;
+        let found = ready.into_iter().find(|found| is_it(&found.summary));
+        Ok(found.map(|found| found.summary.index.unwrap_or(found.summary.digest)))
     }
 
     fn not_there(&self, word: &str) -> Result<Failure, Failure> {
@@ -185,152 +251,6 @@ impl Job<'_> {
         }
     }
 
-    async fn refuse(&self, target: &Target, all: &[Target]) -> Result<(), Failure> {
-        let goes = |name: &str| all.iter().any(|other| other.name == name);
-        let on = |child: &str, what: &str| {
-            Failure::plain(
-                Kind::Refused,
-                format!("{what} `{child}` is built on `{}`", target.name),
-                format!("remove `{child}` too, or give --force"),
-            )
-        };
-        for child in self.children(target) {
-            if !goes(child) && self.exists(child).await? {
-                return Err(on(child, "image"));
-            }
-        }
-        let source = self.catalog.source();
-        let mut above = self.index.above(&source, &target.digests(), MOST)?;
-        above.retain(|found| found.status == Status::Ready && !goes(&found.summary.name));
-        for found in above {
-            if self.is_there(&found.summary).await? {
-                return Err(on(&found.summary.name, "the pushed image"));
-            }
-        }
-        if let Some(tag) = self.holder(target, &target.digest, all).await? {
-            return Err(Failure::plain(
-                Kind::Refused,
-                format!("{} is one platform of `{tag}`", target.digest),
-                "remove the image with all its platforms, or give --force",
-            ));
-        }
-        self.refuse_shared(target, all).await
-    }
-
-    /// One manifest can have several names, which all go with it.
-    async fn refuse_shared(&self, target: &Target, all: &[Target]) -> Result<(), Failure> {
-        let place = self.catalog.place();
-        let hex = target.digest.hex();
-        let found = self.index.by_key(&self.catalog.source(), &hex, MOST)?;
-        let names: BTreeSet<String> = found.into_iter().map(|found| found.summary.name).collect();
-        for name in names {
-            let tag = place.tag(&name, None);
-            let same = place.image(&name).repository == target.reference.repository;
-            if !same || all.iter().any(|other| other.name == name) {
-                continue;
-            }
-            if self.named(target, &tag).await? == Some(target.digest) {
-                return Err(Failure::plain(
-                    Kind::Refused,
-                    format!(
-                        "`{name}` is the same image as `{}` and would go with it",
-                        target.name
-                    ),
-                    format!("remove `{name}` too, or give --force"),
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// A tag in the target's repository that stays and needs the manifest `digest`: as an image of its own, or as one
-    /// platform of an index.
-    async fn holder(
-        &self,
-        target: &Target,
-        digest: &Digest,
-        all: &[Target],
-    ) -> Result<Option<String>, Failure> {
-        let source = self.catalog.source();
-        let mut asked = BTreeSet::new();
-        for found in self.index.by_key(&source, &digest.hex(), MOST)? {
-            let record = self.index.record(&source, &found.summary.record)?;
-            let same = |record: &Record| {
-                record.digest == *digest && record.repository == target.reference.repository
-            };
-            let Some(record) = record.filter(same) else {
-                continue;
-            };
-            let named = record.index.unwrap_or(record.digest);
-            if all.iter().any(|other| other.digest == named) {
-                continue;
-            }
-            for tag in record.tags {
-                if asked.insert((named, tag.clone()))
-                    && self.named(target, &tag).await? == Some(named)
-                {
-                    return Ok(Some(tag));
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// What a tag in the target's repository names now.
-    async fn named(&self, target: &Target, tag: &str) -> Result<Option<Digest>, Failure> {
-        let reference = Reference {
-            tag: Some(tag.into()),
-            digest: None,
-            ..target.reference.clone()
-        };
-        let found = self.catalog.registry().head_manifest(&reference).await?;
-        Ok(found.map(|found| found.digest))
-    }
-
-    /// Images of the manifest that begin with this one: by its name, or by its reference.
-    fn children(&self, target: &Target) -> Vec<&str> {
-        let mut children = children(self.manifest, &target.name);
-        let place = self.catalog.place();
-        let from = self.manifest.images.iter().filter(|image| {
-            let Root::From(reference) = &image.root else {
-                return false;
-            };
-            let Ok(from) = reference.value.parse::<Reference>() else {
-                return false;
-            };
-            let here = from.host == target.reference.host
-                && from.repository == target.reference.repository;
-            let named = from.tag.as_deref() == Some(&*place.tag(&target.name, None));
-            here && match from.digest {
-                Some(digest) => target.digests().contains(&digest),
-                None => named,
-            }
-        });
-        children.extend(from.map(|image| image.name.value.as_str()));
-        children
-    }
-
-    /// Whether the registry has an image of this declared name.
-    async fn exists(&self, name: &str) -> Result<bool, Failure> {
-        let place = self.catalog.place();
-        let reference = Reference {
-            tag: Some(place.tag(name, None)),
-            ..place.image(name)
-        };
-        let found = self.catalog.registry().head_manifest(&reference).await?;
-        Ok(found.is_some())
-    }
-
-    /// Whether the image of a record is still in the registry.
-    async fn is_there(&self, summary: &Summary) -> Result<bool, Failure> {
-        let reference = Reference {
-            digest: Some(summary.digest),
-            ..self.in_repository(summary)
-        };
-        let found = self.catalog.registry().head_manifest(&reference).await?;
-        Ok(found.is_some())
-    }
-
     /// The index goes first: what it names is then no part of anything, unless it is of something that stays.
     async fn delete(
         &self,
@@ -339,7 +259,8 @@ impl Job<'_> {
         gone: &mut BTreeSet<(String, Digest)>,
     ) -> Result<(), Failure> {
         let registry = self.catalog.registry();
-        for digest in target.digests() {
+        let digests = target.digests().into_iter().filter(|_| target.is_there);
+        for digest in digests {
             let own = digest == target.digest;
             if gone.contains(&(target.repository(), digest))
                 || (!own && self.holder(target, &digest, all).await?.is_some())
@@ -356,6 +277,28 @@ impl Job<'_> {
                 other => other?,
             }
             gone.insert((target.repository(), digest));
+        }
+        Ok(())
+    }
+
+    /// Says in the registry's records that the name has ended, where it stood for the image.
+    async fn record(&self, target: &Target) -> Result<(), Failure> {
+        let source = self.catalog.source();
+        let hex = target.digest.hex();
+        for found in self.index.by_key(&source, &hex, MOST)? {
+            let summary = found.summary;
+            let named = summary.index.unwrap_or(summary.digest);
+            let is_it = summary.name == target.name
+                && summary.repository == target.reference.repository
+                && named == target.digest;
+            if found.status != Status::Ready || !is_it {
+                continue;
+            }
+            if let Some(record) = self.index.record(&source, &summary.record)? {
+                self.catalog
+                    .record_removal(record, records::now_ms())
+                    .await?;
+            }
         }
         Ok(())
     }

@@ -16,8 +16,6 @@ pub(super) struct Delivery<'a> {
     /// Whether wheels and debs are kept too.
     pub(super) with_sources: bool,
     pub(super) signer: Option<&'a SecretKey>,
-    /// When, in milliseconds since 1970.
-    pub(super) pushed_ms: i64,
     /// What was pushed.
     pub(super) images: Vec<PushedDocument>,
     /// What was not, and why.
@@ -54,7 +52,6 @@ impl Delivery<'_> {
             platforms: &request.platforms,
             tags: &image.tags,
             protected: request.protected,
-            pushed_ms: self.pushed_ms,
             signer: self.signer,
         };
         let publish = self.publisher.publish(catalog, &publication);

@@ -122,7 +122,12 @@ impl<'a> Substitutes<'a> {
     fn failed(&self, error: &CatalogError) {
         let progress = &*self.context.progress;
         match error.kind() {
-            Kind::Refused => progress.warn(&format!("{error}: not believed, building without it")),
+            Kind::Refused => {
+                let hint = error.hint().unwrap_or_default();
+                progress.warn(&format!(
+                    "{error}: not believed, building without it; {hint}"
+                ));
+            }
             Kind::NotFound => progress.note(&format!("{error}: building without it")),
             _ if self.down.replace(true) => {}
             Kind::Unauthorised => progress.note(&format!("{error}: building without it")),
