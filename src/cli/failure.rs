@@ -6,7 +6,7 @@ use std::io;
 use serde::Serialize;
 
 use super::bars::neutral_lines;
-use crate::diagnostic::{Explain, Kind, Problem};
+use crate::diagnostic::{Explain, Kind, Problem, counted};
 
 /// What to do when the disk of a file is full that the error names.
 const NO_ROOM: &str = "that disk is full: free some space there; `imagewright gc` removes from the store what nothing needs";
@@ -207,7 +207,7 @@ fn render_problems(problems: &[Problem], colour: bool) -> String {
         out.push('\n');
     }
     if problems.len() > 1 {
-        let _ = writeln!(out, "{} mistakes", problems.len());
+        let _ = writeln!(out, "{}", counted(problems.len(), "mistake"));
     }
     out
 }
