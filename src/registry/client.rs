@@ -313,7 +313,11 @@ impl Registry {
             }
             // One that has let others through has come to its end; one that never has is refused.
             let ended = grant.as_ref().is_some_and(Grant::has_worked) && refusals < REFUSALS;
-            if !here || (refusals > 0 && !ended) {
+            // Who is given credentials and asks for none does not mean that others would do.
+            let asks = response
+                .headers()
+                .contains_key(reqwest::header::WWW_AUTHENTICATE);
+            if !here || (refusals > 0 && !ended) || (grant.is_some() && !asks) {
                 return Ok(response);
             }
             refusals += 1;
