@@ -1,7 +1,7 @@
 //! The one HTTP client: certificates, proxies, time-outs, retry with back-off, and errors without secrets.
 
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use backon::{ExponentialBuilder, Retryable};
 use reqwest::{Method, Request, RequestBuilder, Response, StatusCode, header};
@@ -15,6 +15,9 @@ const RETRIES: usize = 4;
 /// Before the second attempt.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// How long a server may answer nothing at all, however often it is asked.
+const SILENCE: Duration = Duration::from_secs(90);
+
 /// Redirects that one request may follow.
 const REDIRECTS: usize = 5;
 
@@ -27,6 +30,7 @@ pub struct Http {
     certificates: Vec<reqwest::Certificate>,
     offline: bool,
     pause: Duration,
+    silence: Duration,
 }
 
 /// Why a request failed; the URL is shown without user info and query.
@@ -151,6 +155,7 @@ impl Http {
             certificates,
             offline,
             pause: PAUSE,
+            silence: SILENCE,
         })
     }
 
@@ -199,11 +204,21 @@ impl Http {
         if self.offline {
             return Err(HttpError::Offline { url: redact(url) });
         }
+        let heard = Mutex::new(Instant::now());
+        let silent = || {
+            heard
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .elapsed()
+        };
         let attempt = || async {
-            let response = request(&self.client)
-                .send()
-                .await
-                .map_err(|error| HttpError::from_reqwest(url, error))?;
+            let left = self.silence.saturating_sub(silent());
+            let sent = tokio::time::timeout(left, request(&self.client).send()).await;
+            let sent = sent.map_err(|_| HttpError::Unreachable {
+                url: redact(url),
+                reason: format!("nobody has answered for {} s", self.silence.as_secs()),
+            })?;
+            let response = sent.map_err(|error| HttpError::from_reqwest(url, error))?;
             let failed = HttpError::Status {
                 url: redact(url),
                 status: response.status(),
@@ -212,6 +227,7 @@ impl Http {
                 return Ok(response);
             }
             wait_as_told(&response).await;
+            *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
             Err(failed)
         };
         attempt
@@ -221,7 +237,7 @@ impl Http {
                     .with_jitter()
                     .with_max_times(RETRIES),
             )
-            .when(HttpError::is_transient)
+            .when(|error: &HttpError| error.is_transient() && silent() < self.silence)
             .await
     }
 
@@ -419,5 +435,17 @@ mod tests {
         }
         let request = redirected(asked("http://a.example/x"), from.parse().unwrap()).unwrap();
         assert!(!request.headers().contains_key("authorization"));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_never_answers_is_given_up() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/simple/", server.local_addr().unwrap());
+        let mut http = Http::new(&Ambient::default(), false).unwrap();
+        http.silence = Duration::from_millis(200);
+        let asked = http.get(&url, None);
+        let ended = tokio::time::timeout(Duration::from_secs(30), asked).await;
+        let error = ended.unwrap().unwrap_err().to_string();
+        assert!(error.contains("nobody has answered for 0 s"), "{error}");
     }
 }

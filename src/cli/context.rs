@@ -224,13 +224,7 @@ impl Context {
             file.persist(&self.lock_path)?;
             Ok(())
         };
-        write().map_err(|error| {
-            Failure::plain(
-                Kind::Unavailable,
-                format!("cannot write {}: {error}", self.lock_path.display()),
-                "the lock stands beside the manifest: that folder must be writable, or use --locked",
-            )
-        })
+        write().map_err(|error| { let hint = "the lock stands beside the manifest: that folder must be writable, or use --locked"; Failure::unwritten(&self.lock_path, &error, hint) })
     }
 
     /// The images with these names, or all if none is given.

@@ -2,11 +2,13 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::path::Path;
 
 use serde::Serialize;
 
 use super::bars::neutral_lines;
 use crate::diagnostic::{Explain, Kind, Problem, counted};
+use crate::store::is_full;
 
 /// What to do when the disk of a file is full that the error names.
 const NO_ROOM: &str = "that disk is full: free some space there; `imagewright gc` removes from the store what nothing needs";
@@ -61,6 +63,15 @@ impl Failure {
         Plain::new(kind, message, hint).into()
     }
 
+    /// A file of the user's that cannot be written; the hint is for whatever is not want of room.
+    pub fn unwritten(path: &Path, error: &io::Error, hint: &str) -> Self {
+        Self::plain(
+            Kind::Unavailable,
+            format!("cannot write {}: {error}", path.display()),
+            if is_full(error) { NO_ROOM } else { hint },
+        )
+    }
+
     /// Decides the exit code.
     pub fn kind(&self) -> Kind {
         self.error.kind()
@@ -86,12 +97,6 @@ impl Failure {
     /// What to do about it; for want of room the same, whatever was written.
     fn hint(&self) -> Option<String> {
         let full = || {
-            let is_full = |error: &io::Error| {
-                matches!(
-                    error.kind(),
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-                )
-            };
             let mut cause = self.error.source();
             while let Some(error) = cause {
                 if error.downcast_ref().is_some_and(is_full) {

@@ -51,10 +51,6 @@ pub fn run(context: &Context, _: &Arguments) -> Result<ExitCode, Failure> {
             format!("{} is there already", path.display()),
             "it was left as it is",
         )),
-        Err(error) => Err(Failure::plain(
-            Kind::Unavailable,
-            format!("cannot write {}: {error}", path.display()),
-            "",
-        )),
+        Err(error) => Err(Failure::unwritten(path, &error, "")),
     }
 }

@@ -74,10 +74,9 @@ pub fn write(path: &Path, key: &SecretKey) -> Result<(), Failure> {
             format!("{} exists", path.display()),
             "a key that is overwritten is lost: name another file",
         ),
-        _ => Failure::plain(
-            Kind::Unavailable,
-            format!("cannot write {}: {error}", path.display()),
-            "name a file in a folder that is there and can be written",
-        ),
+        _ => {
+            let hint = "name a file in a folder that is there and can be written";
+            Failure::unwritten(path, &error, hint)
+        }
     })
 }

@@ -11,7 +11,6 @@ use super::context::Context;
 use super::failure::Failure;
 use super::pipeline::publishing;
 use crate::catalog::Place;
-use crate::diagnostic::Kind;
 use crate::digest::Digest;
 use crate::image::Image;
 use crate::manifest::tags::expand;
@@ -177,11 +176,5 @@ pub fn write(path: &Path, document: &MetadataDocument) -> Result<(), Failure> {
         file.persist(path)?;
         Ok(())
     };
-    put().map_err(|error| {
-        Failure::plain(
-            Kind::Unavailable,
-            format!("cannot write {}: {error}", path.display()),
-            "the images are in the store; give --metadata-file a path in a folder that exists and is writable",
-        )
-    })
+    put().map_err(|error| { let hint = "the images are in the store; give --metadata-file a path in a folder that exists and is writable"; Failure::unwritten(path, &error, hint) })
 }

@@ -169,7 +169,8 @@ pub fn no_room(path: &Path, error: &(dyn Error + 'static)) -> Option<String> {
     })
 }
 
-fn is_full(error: &io::Error) -> bool {
+/// Whether a disk is full or a quota used up.
+pub fn is_full(error: &io::Error) -> bool {
     use io::ErrorKind::{QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded)
 }

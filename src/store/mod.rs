@@ -37,7 +37,7 @@ use crate::digest::{Digest, HashingWriter};
 use gc::Kind as Thing;
 use lease::Leases;
 
-pub use error::{StoreError, no_room};
+pub use error::{StoreError, is_full, no_room};
 pub use scratch::{Scratch, remove_tree};
 pub use state::{ImageRow, JobRow, JobState, State};
 

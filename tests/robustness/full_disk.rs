@@ -63,8 +63,14 @@ fn a_full_disk_under_an_export_leaves_no_half_archive() {
     }
     traces::assert_none(&lab, "by exports on a full disk");
     // A project's folder that is full: the lock that was there stays as it was.
-    let before = fs::read(lab.project().join("imagewright.lock")).unwrap();
-    assert!(!before.is_empty());
+    let before = fs::read_to_string(lab.project().join("imagewright.lock")).unwrap();
+    let ran = lab.privately(
+        "mkdir full && mount -t tmpfs -o size=64k none full && cp project/* full && \
+         sed -i '1s/.*/base \"small\" { from \"oci:..\\/base:busybox\"; env \"A\" \"1\"; }/' full/imagewright.kdl && \
+         { cat /dev/zero > full/fill; } 2>/dev/null; \"$1\" -C full lock; code=$?; cat full/imagewright.lock; exit $code",
+    );
+    let words = ["cannot write", "that disk is full", "imagewright gc"];
+    assert_eq!(ran.expect(4, &words).out, before);
 }
 
 /// How a disk comes to have no room for what is new: without bytes, without files.
