@@ -70,6 +70,22 @@ impl Explain for ReadError {
     }
 }
 
+/// Keeps artifacts by their SHA-256. What is not declared is no mirror: nobody else learns what somebody builds.
+pub trait ArtifactMirror: Send + Sync {
+    /// As messages name it: host and path, without credentials.
+    fn name(&self) -> String;
+
+    /// Brings an artifact into the store, verified; false if the mirror does not have it. `size` is its length in
+    /// bytes, where known.
+    fn fetch<'a>(
+        &'a self,
+        sha256: &'a Digest,
+        size: Option<u64>,
+        store: &'a Store,
+        progress: &'a dyn Progress,
+    ) -> BoxFuture<'a, Result<bool, ReadError>>;
+}
+
 /// A content descriptor (OCI image specification, descriptor.md).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]

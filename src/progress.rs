@@ -37,6 +37,8 @@ pub trait Progress: Send + Sync {
     fn end(&self, id: u64);
     /// Something a person should know that is not an error.
     fn warn(&self, message: &str);
+    /// How the work is getting on, for who looks on; nothing is lost if nobody hears it.
+    fn note(&self, _message: &str) {}
 }
 
 /// Reports to nobody.

@@ -8,6 +8,8 @@
 // A command of its own: this is where its output goes.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+#[path = "../../tests/registry/plain.rs"]
+mod plain;
 mod query;
 mod records;
 mod sync;

@@ -1,8 +1,9 @@
 //! Records as a team's images would have them, made up from a number.
 
-use imagewright::catalog::{BaseRecord, Keys, PackageRecord, Record, RecordLayer, RequestRecord};
+use imagewright::catalog::{BaseRecord, PackageRecord, Record, RecordLayer, RequestRecord};
 use imagewright::digest::Digest;
-use imagewright::manifest::Platform;
+
+use crate::plain;
 
 /// OS packages of a record.
 const OS: u64 = 120;
@@ -31,7 +32,7 @@ impl Random {
 }
 
 fn digest(kind: &str, number: u64) -> Digest {
-    Digest::of(format!("{kind} {number}"))
+    plain::digest(kind, &number.to_string())
 }
 
 fn package(name: String, version: String, requested: bool) -> PackageRecord {
@@ -46,24 +47,12 @@ fn package(name: String, version: String, requested: bool) -> PackageRecord {
 /// Record number `number`: `numpy` is in every one, `even` and `odd` in every other one and together in one of 2000.
 pub fn record(number: u64) -> Record {
     let random = &mut Random(number);
-    let id = |kind: &str| digest(kind, number);
+    let name = format!("model-{}-v{}", number % 997, number % 16);
     let base = random.below(24);
     Record {
-        v: Record::VERSION,
-        name: format!("model-{}-v{}", number % 997, number % 16),
-        platform: Platform::LinuxAmd64,
+        name: name.clone(),
         repository: "team/ml".into(),
-        tags: vec![format!("model-{}-v{}", number % 997, number % 16)],
-        digest: id("image"),
-        index: None,
-        config: id("config"),
-        keys: Keys {
-            request: id("request"),
-            set: id("set"),
-            content: id("content"),
-            image: id("key"),
-        },
-        emitter: 1,
+        tags: vec![name],
         python: format!("3.{}.{}", 11 + base % 3, random.below(4)),
         base: BaseRecord {
             name: ["minimal", "tabular", "nlp", "images"][base as usize % 4].into(),
@@ -101,15 +90,11 @@ pub fn record(number: u64) -> Record {
                 }
             })
             .collect(),
-        base_layers: 0,
-        version: None,
         git: Some(format!("{:040x}", random.next())),
         pushed_ms: 1_700_000_000_000 + (number * 1000) as i64,
         supersedes: (number > 3988).then(|| digest("image", number - 3988)),
-        lock: None,
-        sbom: Some(id("sbom")),
-        removed: false,
-        signatures: Vec::new(),
+        sbom: Some(digest("sbom", number)),
+        ..plain::record(&number.to_string())
     }
 }
 

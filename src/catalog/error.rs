@@ -7,7 +7,7 @@ use crate::diagnostic::{Explain, Kind};
 use crate::digest::Digest;
 use crate::oci::ReadError;
 use crate::registry::RegistryError;
-use crate::store::StoreError;
+use crate::store::{StoreError, no_room};
 
 /// Why the catalog cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -152,6 +152,7 @@ impl Explain for CatalogError {
             Self::Unread { .. } => Some(
                 "try again, or let --no-sync answer from what was read of it before".into(),
             ),
+            Self::Index { path, source } if no_room(path, source).is_some() => no_room(path, source),
             Self::Index { .. } | Self::OtherIndex { .. } => {
                 Some("it can be removed: what it holds is read again from the registry".into())
             }

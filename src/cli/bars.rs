@@ -87,6 +87,10 @@ impl Progress for Bars {
     fn warn(&self, message: &str) {
         self.write(format!("warning: {}\n", neutral_lines(message)).as_bytes());
     }
+
+    fn note(&self, message: &str) {
+        Self::note(self, message);
+    }
 }
 
 /// `text` without anything that could steer a terminal: others may have written parts of it.

@@ -13,6 +13,7 @@ use crate::diagnostic::{Kind, SourceText};
 use crate::http::Http;
 use crate::lock::Lock;
 use crate::manifest::{self, ImageRequest, Manifest, ProjectFiles};
+use crate::registry::Registry;
 use crate::runtime::Cancel;
 use crate::store::Store;
 
@@ -128,6 +129,13 @@ impl Context {
         Ok(store)
     }
 
+    /// Opens the store for a command that only removes from it, which it can on a full disk too.
+    pub fn store_to_free(&self) -> Result<Store, Failure> {
+        let store = Store::open_to_free(&self.store_root()?)?;
+        interrupt::remove_at_exit(store.scratch().path());
+        Ok(store)
+    }
+
     fn store_root(&self) -> Result<PathBuf, Failure> {
         let folder = |name| {
             std::env::var_os(name)
@@ -154,6 +162,11 @@ impl Context {
     /// The network client.
     pub fn http(&self) -> Result<Http, Failure> {
         Ok(Http::new(self.ambient(), self.global.offline)?)
+    }
+
+    /// A client for registries, which tells whom it waits for.
+    pub fn registry(&self, http: Http) -> Registry {
+        Registry::new(http, self.ambient()).with_progress(self.progress.clone())
     }
 
     /// Reads and checks the manifest.

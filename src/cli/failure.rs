@@ -1,11 +1,15 @@
 //! How an error leaves the command: its message, where, what to do, and the exit code.
 
 use std::fmt::Write as _;
+use std::io;
 
 use serde::Serialize;
 
 use super::bars::neutral_lines;
 use crate::diagnostic::{Explain, Kind, Problem, counted};
+
+/// What to do when the disk of a file is full that the error names.
+const NO_ROOM: &str = "that disk is full: free some space there; `imagewright gc` removes from the store what nothing needs";
 
 /// An error on its way out of the command.
 #[derive(Debug)]
@@ -72,11 +76,32 @@ impl Failure {
         for cause in self.causes() {
             let _ = write!(out, "\n  because: {cause}");
         }
-        if let Some(hint) = self.error.hint() {
+        if let Some(hint) = self.hint() {
             let _ = write!(out, "\n  help: {hint}");
         }
         out.push('\n');
         neutral_lines(&out)
+    }
+
+    /// What to do about it; for want of room the same, whatever was written.
+    fn hint(&self) -> Option<String> {
+        let full = || {
+            let is_full = |error: &io::Error| {
+                matches!(
+                    error.kind(),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+                )
+            };
+            let mut cause = self.error.source();
+            while let Some(error) = cause {
+                if error.downcast_ref().is_some_and(is_full) {
+                    return Some(NO_ROOM.to_owned());
+                }
+                cause = error.source();
+            }
+            None
+        };
+        self.error.hint().or_else(full)
     }
 
     /// The causes whose text does not stand in the message before them already.
@@ -119,7 +144,7 @@ impl Failure {
                     .chain(self.causes())
                     .collect::<Vec<_>>()
                     .join(": "),
-                hint: self.error.hint(),
+                hint: self.hint(),
                 problems: problems.collect(),
             },
         }

@@ -1,6 +1,7 @@
 //! `gc`: removes from the store what nothing roots.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -73,13 +74,14 @@ pub struct UnreadableLock {
     pub reason: String,
 }
 
-/// Collects.
+/// Collects: files first, because that works on a full disk too, and makes room for the state to be changed. Rows whose
+/// files a killed collector removed say nothing: the next collection removes them.
 pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let store = context.store()?;
-    let state = store.state()?;
+    let store = context.store_to_free()?;
+    let state = store.state_to_read()?;
     let now = SystemTime::now();
     let inventory = Inventory::take(&store)?;
-    let rooted = roots::read(&store, &inventory)?;
+    let rooted = roots::read(&store, &state, &inventory, &[])?;
     if !arguments.all {
         rooted.tell_unreadable(&*context.progress);
     }
@@ -93,17 +95,14 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
             ended(&state, &inventory, before)
         })?,
     };
+    drop(state);
     let plan = gc::plan(&inventory, &rooted.roots, &gc::leased(&store)?, &policy);
     let removed = if arguments.dry_run {
         plan.items.clone()
     } else {
-        for lock in &rooted.gone {
-            state.remove_root(lock)?;
-        }
-        for job in &policy.runs {
-            state.remove_job(job)?;
-        }
-        collect(&store, &rooted, &plan)?
+        let removed = collect(&store, &rooted, &plan)?;
+        forget(&store, &rooted.gone, &policy.runs)?;
+        removed
     };
     let document = document(arguments.dry_run, &inventory, &removed, &plan, &rooted);
     if context.global.json {
@@ -112,6 +111,21 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
         output::raw(text(&document, arguments.max_size).as_bytes());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Forgets locks and jobs.
+fn forget(store: &Store, locks: &[PathBuf], jobs: &BTreeSet<String>) -> Result<(), Failure> {
+    if locks.is_empty() && jobs.is_empty() {
+        return Ok(());
+    }
+    let state = store.state()?;
+    for lock in locks {
+        state.remove_root(lock)?;
+    }
+    for job in jobs {
+        state.remove_job(job)?;
+    }
+    Ok(())
 }
 
 /// Removes what the plan names, then the rows of the state that are of no use without it. Returns what went.

@@ -118,7 +118,9 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
     let catalogs = arguments.target.catalogs(context, &http, &manifest)?;
     let lookup = places::lookup(context, &http, &manifest)?;
     let store = context.store()?;
-    answering(context, &catalogs, &manifest, &arguments.images)?;
+    if let Some(failures) = unanswered(context, &catalogs, &manifest, &arguments.images)? {
+        return tell(context, arguments.dry_run, Vec::new(), failures);
+    }
     let wish = Wish {
         only: arguments.platform.clone(),
         ..Wish::new(arguments.flags, Need::Name)
@@ -171,18 +173,26 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
         let document = metadata::of(context, &manifest, &built, Some(&places))?;
         metadata::write(path, &document)?;
     }
-    tell(context, arguments.dry_run, delivery)
+    tell(
+        context,
+        arguments.dry_run,
+        delivery.images,
+        delivery.failures,
+    )
 }
 
-/// Before anything is made: at least one destination answers, and takes our credentials.
-fn answering(
+/// What was not pushed, and why.
+type Failures = Vec<(FailureDocument, Failure)>;
+
+/// Before anything is made: why no destination answers, or takes our credentials. One is enough to begin with.
+fn unanswered(
     context: &Context,
     catalogs: &[Catalog],
     manifest: &Manifest,
     images: &[String],
-) -> Result<(), Failure> {
+) -> Result<Option<Failures>, Failure> {
     let images = context.select(manifest, images)?;
-    let mut first = Ok(());
+    let mut failures = Vec::new();
     for (catalog, image) in catalogs.iter().zip(images.iter().cycle()) {
         let (place, name) = (catalog.place(), image.name.as_str());
         let reference = Reference {
@@ -190,11 +200,21 @@ fn answering(
             ..place.image(name)
         };
         match context.wait(catalog.registry().head_manifest(&reference)) {
-            Ok(_) => return Ok(()),
-            Err(error) => first = first.and(Err(error.into())),
+            Ok(_) => return Ok(None),
+            Err(error) => failures.push(failed(catalog, name, error.into())),
         }
     }
-    first
+    Ok(Some(failures))
+}
+
+/// An image that a destination did not get.
+fn failed(catalog: &Catalog, name: &str, failure: Failure) -> (FailureDocument, Failure) {
+    let told = FailureDocument {
+        name: name.into(),
+        repository: catalog.place().image(name).to_string(),
+        error: failure.to_json().error,
+    };
+    (told, failure)
 }
 
 /// Repositories that have what was believed instead of made.
@@ -283,18 +303,22 @@ fn one_tag_each(catalogs: &[Catalog], prepared: &[Prepared<'_>]) -> Result<(), F
 }
 
 /// Prints what was done; the first failure is the command's.
-fn tell(context: &Context, dry_run: bool, delivery: Delivery<'_>) -> Result<ExitCode, Failure> {
-    let (told, failures): (Vec<FailureDocument>, Vec<Failure>) =
-        delivery.failures.into_iter().unzip();
+fn tell(
+    context: &Context,
+    dry_run: bool,
+    images: Vec<PushedDocument>,
+    failures: Failures,
+) -> Result<ExitCode, Failure> {
+    let (told, failures): (Vec<FailureDocument>, Vec<Failure>) = failures.into_iter().unzip();
     let json = context.global.json;
     match json {
         true => output::json(&PushDocument {
             dry_run,
-            images: delivery.images,
+            images,
             failures: told,
         }),
         false => {
-            for image in &delivery.images {
+            for image in &images {
                 output::line(&text::of(image, dry_run));
             }
         }

@@ -14,7 +14,7 @@ use crate::diagnostic::Kind;
 use crate::digest::Digest;
 use crate::manifest::Manifest;
 use crate::store::gc::{self, Found, Inventory, Item, Policy};
-use crate::store::{ImageRow, Store};
+use crate::store::{ImageRow, State, Store};
 
 /// Flags of `rm`.
 #[derive(Debug, clap::Args)]
@@ -90,20 +90,25 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
 }
 
 fn local(context: &Context, arguments: &Arguments) -> Result<(Vec<RemovedDocument>, u64), Failure> {
-    let store = context.store()?;
-    let state = store.state()?;
+    let store = context.store_to_free()?;
+    let state = store.state_to_read()?;
     let rows = state.all_images()?;
     let chosen = choose(&rows, &arguments.images)?;
     if !arguments.force && context.manifest_path.exists() {
         refuse_parents(&context.manifest()?, &rows, &chosen)?;
     }
+    // Files first: on a full disk they make room for the state to be changed.
+    let freed = match arguments.now {
+        true => free(context, &store, state, &rows, &chosen)?,
+        false => {
+            drop(state);
+            BTreeMap::new()
+        }
+    };
+    let state = store.state()?;
     for row in &chosen {
         state.remove_row(&roots::row_of(row))?;
     }
-    let freed = match arguments.now {
-        true => free(context, &store, &rows, &chosen)?,
-        false => BTreeMap::new(),
-    };
     let removed = chosen.iter().map(|row| RemovedDocument {
         name: row.name.clone(),
         digest: row.digest,
@@ -164,11 +169,13 @@ fn refuse_parents(
 fn free(
     context: &Context,
     store: &Store,
+    state: State,
     rows: &[ImageRow],
     chosen: &[&ImageRow],
 ) -> Result<BTreeMap<Item, Found>, Failure> {
     let inventory = Inventory::take(store)?;
-    let mut rooted = roots::read(store, &inventory)?;
+    let mut rooted = roots::read(store, &state, &inventory, chosen)?;
+    drop(state);
     rooted.tell_unreadable(&*context.progress);
     let others = rows.iter().filter(|row| !chosen.contains(row));
     rooted

@@ -91,8 +91,7 @@ impl Explain for ImageError {
         Some(match self {
             Self::ManyLayers { .. } => "use a base with fewer layers".into(),
             Self::WrongDigest { .. } | Self::Layer { .. } => {
-                "the store has lost or damaged it: run `imagewright doctor`, then build again"
-                    .into()
+                "the store has lost or damaged it: point IMAGEWRIGHT_STORE to another folder, and build there".into()
             }
             Self::NotALayout { .. } => "name a new or empty folder, or an existing layout".into(),
             Self::Name(_) => {

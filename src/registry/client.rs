@@ -1,7 +1,7 @@
 //! The client: addresses, sending, retrying, and turning answers into errors.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,10 +13,12 @@ use url::Url;
 use super::grants::{Access, Grant, Grants, Scopes};
 use super::reference::is_loopback;
 use super::retry::{Patience, Waits};
+use super::silence::Listener;
 use super::transfers::Counters;
 use super::{Credentials, Reference, RegistryError, Transfers};
 use crate::ambient::Ambient;
 use crate::http::{Http, HttpError};
+use crate::progress::SharedProgress;
 
 /// Most bytes of an error's answer.
 const ANSWER_LIMIT: u64 = 64 << 10;
@@ -33,7 +35,8 @@ pub struct Registry {
     pub(super) patience: Patience,
     plain: Arc<BTreeSet<String>>,
     /// Host → why it did not answer an impatient client.
-    silent: Option<Arc<Mutex<BTreeMap<String, String>>>>,
+    pub(super) silent: Option<Arc<Mutex<BTreeMap<String, String>>>>,
+    pub(super) listener: Option<Arc<Listener>>,
 }
 
 impl std::fmt::Debug for Registry {
@@ -101,7 +104,14 @@ impl Registry {
             patience: Patience::LONG,
             plain: Arc::default(),
             silent: None,
+            listener: None,
         }
+    }
+
+    /// The same, telling `progress` of a host that lets itself be waited for.
+    pub fn with_progress(mut self, progress: SharedProgress) -> Self {
+        self.listener = Some(Arc::new(Listener::new(progress)));
+        self
     }
 
     /// The same, talking plain HTTP to these hosts (with port where references have one) too.
@@ -212,8 +222,8 @@ impl Registry {
     /// # Errors
     /// Every status but those of success.
     pub(super) async fn call(&self, ask: &Ask<'_>, limit: u64) -> Result<Answer, RegistryError> {
-        self.patiently(&ask.reference.host, || self.call_once(ask, limit))
-            .await
+        let once = |answer| self.call_within(ask, limit, answer);
+        self.patiently(&ask.reference.host, once).await
     }
 
     /// As [`Registry::call`], without a second attempt.
@@ -222,7 +232,16 @@ impl Registry {
         ask: &Ask<'_>,
         limit: u64,
     ) -> Result<Answer, RegistryError> {
-        let response = self.open_once(ask).await?;
+        self.call_within(ask, limit, self.patience.answer).await
+    }
+
+    async fn call_within(
+        &self,
+        ask: &Ask<'_>,
+        limit: u64,
+        patience: Duration,
+    ) -> Result<Answer, RegistryError> {
+        let response = self.open_once(ask, patience).await?;
         let (status, headers) = (response.status(), response.headers().clone());
         let url = response.url().clone();
         let body = read_limited(response, ask.what, limit, self.patience.document).await?;
@@ -236,13 +255,17 @@ impl Registry {
 
     /// As [`Registry::call`], with the answer's body still to be read.
     pub(super) async fn open(&self, ask: &Ask<'_>) -> Result<Response, RegistryError> {
-        self.patiently(&ask.reference.host, || self.open_once(ask))
-            .await
+        let once = |answer| self.open_once(ask, answer);
+        self.patiently(&ask.reference.host, once).await
     }
 
-    async fn open_once(&self, ask: &Ask<'_>) -> Result<Response, RegistryError> {
+    async fn open_once(
+        &self,
+        ask: &Ask<'_>,
+        patience: Duration,
+    ) -> Result<Response, RegistryError> {
         let mut body = || Ok(Body::from(ask.body.clone()));
-        let response = self.attempt(ask, self.patience.answer, &mut body).await?;
+        let response = self.attempt(ask, patience, &mut body).await?;
         self.success(ask, response).await
     }
 
@@ -290,7 +313,11 @@ impl Registry {
             }
             // One that has let others through has come to its end; one that never has is refused.
             let ended = grant.as_ref().is_some_and(Grant::has_worked) && refusals < REFUSALS;
-            if !here || (refusals > 0 && !ended) {
+            // Who is given credentials and asks for none does not mean that others would do.
+            let asks = response
+                .headers()
+                .contains_key(reqwest::header::WWW_AUTHENTICATE);
+            if !here || (refusals > 0 && !ended) || (grant.is_some() && !asks) {
                 return Ok(response);
             }
             refusals += 1;
@@ -310,50 +337,6 @@ impl Registry {
 
     pub(super) fn waits(&self) -> Waits {
         Waits::new(self.patience, self.http.pause())
-    }
-
-    /// Repeats what fails for reasons that may pass. An impatient client does not ask a host again that did not answer.
-    pub(super) async fn patiently<T, F: Future<Output = Result<T, RegistryError>>>(
-        &self,
-        host: &str,
-        mut once: impl FnMut() -> F,
-    ) -> Result<T, RegistryError> {
-        self.heard_of(host)?;
-        let mut waits = self.waits();
-        loop {
-            match once().await {
-                Ok(done) => return Ok(done),
-                Err(error) => {
-                    if let Err(error) = waits.after(error).await {
-                        self.note_silence(host, &error);
-                        return Err(error);
-                    }
-                }
-            }
-        }
-    }
-
-    fn heard_of(&self, host: &str) -> Result<(), RegistryError> {
-        let Some(silent) = &self.silent else {
-            return Ok(());
-        };
-        let silent = silent.lock().unwrap_or_else(PoisonError::into_inner);
-        match silent.get(host) {
-            None => Ok(()),
-            Some(reason) => Err(RegistryError::Http(HttpError::Unreachable {
-                url: host.to_owned(),
-                reason: reason.clone(),
-            })),
-        }
-    }
-
-    fn note_silence(&self, host: &str, error: &RegistryError) {
-        if let (Some(silent), RegistryError::Http(HttpError::Unreachable { reason, .. })) =
-            (&self.silent, error)
-        {
-            let mut silent = silent.lock().unwrap_or_else(PoisonError::into_inner);
-            silent.insert(host.to_owned(), reason.clone());
-        }
     }
 }
 

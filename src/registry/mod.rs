@@ -16,6 +16,7 @@ mod push;
 mod reference;
 mod referrers;
 mod retry;
+mod silence;
 mod standstill;
 mod tags;
 mod transfers;

@@ -10,6 +10,9 @@ use super::RegistryError;
 /// The longest wait that a server's `Retry-After` is granted.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// How long nobody wonders what a command is doing.
+const NOTICE: Duration = Duration::from_secs(8);
+
 /// What a client puts up with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
@@ -23,6 +26,10 @@ pub(super) struct Patience {
     pub waiting: Duration,
     /// After that time without progress there is no further attempt.
     pub whole: Duration,
+    /// How long a host may answer nothing at all before it is given up.
+    pub silence: Duration,
+    /// After that time it is told that a host is waited for.
+    pub notice: Duration,
     /// The first wait, in pauses of the HTTP client; it doubles each time.
     pub first: f64,
 }
@@ -35,6 +42,8 @@ impl Patience {
         attempts: 6,
         waiting: Duration::from_secs(120),
         whole: Duration::from_secs(180),
+        silence: Duration::from_secs(90),
+        notice: NOTICE,
         first: 0.25,
     };
     /// For questions whose answers are not needed.
@@ -44,6 +53,8 @@ impl Patience {
         attempts: 2,
         waiting: Duration::from_secs(1),
         whole: Duration::from_secs(2),
+        silence: Duration::from_secs(8),
+        notice: NOTICE,
         first: 0.1,
     };
 }

@@ -153,23 +153,10 @@ mod tests {
 
     fn results(cases: Vec<TestCase>) -> Results {
         let mut summary = Summary {
-            test_run_id: "j1".into(),
-            name: "titanic[seed=1]".into(),
-            project: "fraud".into(),
-            state: JobState::Failed,
             reason: Some("exit code 1".into()),
             started_ms: Some(1000),
             ended_ms: Some(3500),
-            peak_memory_bytes: None,
-            total: 0,
-            pass: 0,
-            warning: 0,
-            fail: 0,
-            skip: 0,
-            severity_none: 0,
-            severity_low: 0,
-            severity_medium: 0,
-            severity_high: 0,
+            ..Summary::new("j1", "titanic[seed=1]", "fraud", JobState::Failed)
         };
         summary.count(&cases);
         Results {

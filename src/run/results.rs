@@ -131,6 +131,29 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// Of a job of which nothing is told or counted yet.
+    pub fn new(id: &str, name: &str, project: &str, state: JobState) -> Self {
+        Self {
+            test_run_id: id.into(),
+            name: name.into(),
+            project: project.into(),
+            state,
+            reason: None,
+            started_ms: None,
+            ended_ms: None,
+            peak_memory_bytes: None,
+            total: 0,
+            pass: 0,
+            warning: 0,
+            fail: 0,
+            skip: 0,
+            severity_none: 0,
+            severity_low: 0,
+            severity_medium: 0,
+            severity_high: 0,
+        }
+    }
+
     /// Counts `cases`.
     pub fn count(&mut self, cases: &[TestCase]) {
         let status = |s| cases.iter().filter(|case| case.status == s).count() as u64;

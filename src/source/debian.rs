@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::mirror::{ArtifactMirror, Asked, MirrorError, Silence, ask, decisive};
+use super::mirror::{Asked, MirrorError, Silence, ask, decisive};
 use crate::ambient::{Ambient, redact};
 use crate::diagnostic::{Explain, Kind};
 use crate::http::{Http, HttpError};
 use crate::lock::LockedDeb;
+use crate::oci::ArtifactMirror;
 use crate::progress::{Progress, Stage};
 use crate::resolve::debian::{login, mirrors};
 use crate::store::{Store, StoreError};

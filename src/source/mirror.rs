@@ -3,30 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use futures_util::future::BoxFuture;
-
 use crate::diagnostic::{Explain, Kind};
 use crate::digest::Digest;
 use crate::http::HttpError;
-use crate::oci::ReadError;
+use crate::oci::{ArtifactMirror, ReadError};
 use crate::progress::Progress;
 use crate::store::Store;
-
-/// Keeps artifacts by their SHA-256. What is not declared is no mirror: nobody else learns what somebody builds.
-pub trait ArtifactMirror: Send + Sync {
-    /// As messages name it: host and path, without credentials.
-    fn name(&self) -> String;
-
-    /// Brings an artifact into the store, verified; false if the mirror does not have it. `size` is its length in
-    /// bytes, where known.
-    fn fetch<'a>(
-        &'a self,
-        sha256: &'a Digest,
-        size: Option<u64>,
-        store: &'a Store,
-        progress: &'a dyn Progress,
-    ) -> BoxFuture<'a, Result<bool, ReadError>>;
-}
 
 /// Why a mirror did not give an artifact.
 #[derive(Debug, thiserror::Error)]

@@ -28,12 +28,13 @@ use mirror::{Asked, Silence, ask};
 
 pub use download::Download;
 pub use error::SourceError;
-pub use mirror::{ArtifactMirror, MirrorError};
+pub use mirror::MirrorError;
 
 use crate::ambient::{Ambient, IndexLogins, redact};
 use crate::digest::Digest;
 use crate::http::Http;
 use crate::lock::{LockedWheel, WheelOrigin};
+use crate::oci::ArtifactMirror;
 use crate::progress::Progress;
 use crate::resolve::python::default_index_url;
 use crate::store::{Store, StoreError};

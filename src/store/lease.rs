@@ -34,7 +34,8 @@ pub(super) struct Leases {
 #[derive(Debug)]
 struct Inner {
     gate: File,
-    file: File,
+    /// `None` if the disk was full.
+    file: Option<File>,
     held: BTreeSet<(Kind, String)>,
     /// A lease could not be written: the gate stays shut for collectors as long as this process lives.
     shut: bool,
@@ -55,9 +56,16 @@ impl Leases {
             .prefix("process-")
             .tempfile_in(&folder);
         let made = made.and_then(|file| Ok(file.keep()?));
-        let (file, path) = made.map_err(StoreError::io("create a file in", &folder))?;
-        flock(&file, FlockOperation::LockExclusive)
-            .map_err(|error| StoreError::io("lock", &path)(error.into()))?;
+        let (file, path) = match made.map_err(StoreError::io("create a file in", &folder)) {
+            Ok((file, path)) => (Some(file), path),
+            // Then a lease that is taken keeps the gate shut.
+            Err(error) if error.is_full() => (None, folder.join("none")),
+            Err(error) => return Err(error),
+        };
+        if let Some(file) = &file {
+            flock(file, FlockOperation::LockExclusive)
+                .map_err(|error| StoreError::io("lock", &path)(error.into()))?;
+        }
         flock(&gate, FlockOperation::Unlock).map_err(|error| gate_error(base, error))?;
         let inner = Inner {
             gate,
@@ -92,7 +100,8 @@ impl Leases {
         }
         let shared = flock(&inner.gate, FlockOperation::LockShared).is_ok();
         let line = format!("{}/{name}\n", kind.folder());
-        let written = inner.file.write_all(line.as_bytes()).is_ok();
+        let file = inner.file.as_mut();
+        let written = file.is_some_and(|file| file.write_all(line.as_bytes()).is_ok());
         stamp(&self.base, kind, name);
         inner.shut |= !written;
         if shared && !inner.shut {

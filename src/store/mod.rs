@@ -21,6 +21,7 @@
 //! Every write is temp-file + fsync + rename; many processes may share a store; killing any of them at any
 //! moment leaves a store that the next one uses.
 
+mod error;
 pub mod gc;
 mod lease;
 mod scratch;
@@ -32,11 +33,11 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::diagnostic::{Explain, Kind};
 use crate::digest::{Digest, HashingWriter};
 use gc::Kind as Thing;
 use lease::Leases;
 
+pub use error::{StoreError, no_room};
 pub use scratch::{Scratch, remove_tree};
 pub use state::{ImageRow, JobRow, JobState, State};
 
@@ -51,159 +52,33 @@ pub struct Store {
     leases: Leases,
 }
 
-/// What can go wrong with the store.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// A file operation failed.
-    #[error("cannot {action} {}", path.display())]
-    Io {
-        /// For example `write`.
-        action: &'static str,
-        /// The path.
-        path: PathBuf,
-        /// The operating system's reason.
-        #[source]
-        source: io::Error,
-    },
-    /// The store was written by a newer program.
-    #[error("the store {} has format {found}, this imagewright knows format {FORMAT}", path.display())]
-    NewerFormat {
-        /// The store.
-        path: PathBuf,
-        /// What it says.
-        found: String,
-    },
-    /// Bytes do not have the digest they must have.
-    #[error("{what} has {found}, expected {expected} ({size} bytes received)")]
-    WrongDigest {
-        /// For example the package.
-        what: String,
-        /// As the lock says.
-        expected: Digest,
-        /// As it came.
-        found: Digest,
-        /// Bytes received.
-        size: u64,
-    },
-    /// The state database failed.
-    #[error("the state database {} cannot be used", path.display())]
-    State {
-        /// The database.
-        path: PathBuf,
-        /// SQLite's reason.
-        #[source]
-        source: rusqlite::Error,
-    },
-}
-
-impl StoreError {
-    /// Wraps an I/O error with what was done to which path.
-    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Io {
-            action,
-            path,
-            source,
-        }
-    }
-
-    /// True when the disk is full or a quota is used up.
-    pub fn is_full(&self) -> bool {
-        match self {
-            Self::Io { source, .. } => matches!(
-                source.kind(),
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-            ),
-            Self::State { source, .. } => {
-                source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
-            }
-            Self::NewerFormat { .. } | Self::WrongDigest { .. } => false,
-        }
-    }
-
-    fn is_damaged(&self) -> bool {
-        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-        matches!(self, Self::State { source, .. }
-            if matches!(source.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase)))
-    }
-}
-
-impl Explain for StoreError {
-    fn kind(&self) -> Kind {
-        match self {
-            Self::NewerFormat { .. } | Self::WrongDigest { .. } => Kind::Refused,
-            Self::Io { .. } | Self::State { .. } => Kind::Unavailable,
-        }
-    }
-    fn hint(&self) -> Option<String> {
-        match self {
-            Self::Io { .. } | Self::State { .. } if self.is_full() => {
-                Some("free some space, or set IMAGEWRIGHT_STORE to a folder on a larger disk; what is in the store is intact".into())
-            }
-            Self::Io { source, .. }
-                if matches!(
-                    source.kind(),
-                    io::ErrorKind::PermissionDenied
-                        | io::ErrorKind::ReadOnlyFilesystem
-                        | io::ErrorKind::NotADirectory
-                        | io::ErrorKind::AlreadyExists
-                ) =>
-            {
-                Some("set IMAGEWRIGHT_STORE to a folder that this user can write".into())
-            }
-            Self::State { .. } if self.is_damaged() => Some(
-                "move this file away: images are found again by building them from what the store has; only the records \
-                 of jobs are lost"
-                    .into(),
-            ),
-            Self::NewerFormat { .. } => Some(
-                "use the newer imagewright, or set IMAGEWRIGHT_STORE to another folder".into(),
-            ),
-            Self::WrongDigest { .. } => Some(
-                "the server sends other bytes than were locked: if that is meant, run `imagewright lock --upgrade`; otherwise do not trust it".into(),
-            ),
-            _ => None,
-        }
-    }
-}
-
 impl Store {
     /// Opens, or makes, the store below `root`; sweeps what dead processes left in it.
     ///
     /// # Errors
     /// When it cannot be written, or has a newer format.
     pub fn open(root: &Path) -> Result<Self, StoreError> {
+        Self::open_with(root, Scratch::open)
+    }
+
+    /// As [`Store::open`], for who only removes: a full disk does not matter.
+    pub fn open_to_free(root: &Path) -> Result<Self, StoreError> {
+        Self::open_with(root, |parent| match Scratch::open(parent) {
+            Err(error) if error.is_full() => Scratch::missing(parent),
+            opened => opened,
+        })
+    }
+
+    fn open_with(
+        root: &Path,
+        scratch: impl FnOnce(&Path) -> Result<Scratch, StoreError>,
+    ) -> Result<Self, StoreError> {
         let base = root.join("store-v1");
-        let made = |path: &Path| {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o755)
-                .create(path)
-                .map_err(StoreError::io("create the folder", path))
+        let opened = || {
+            make_folders(&base)?;
+            Ok((scratch(&base.join("tmp"))?, Leases::open(&base)?))
         };
-        made(&base)?;
-        check_format(&base)?;
-        for folder in [
-            "artifacts",
-            "blobs",
-            "checked",
-            "recipes",
-            "trees",
-            "cache",
-            "tmp",
-            "runs",
-            "locks",
-            lease::FOLDER,
-        ] {
-            made(&base.join(folder))?;
-        }
-        for secret in ["trees", "tmp", "runs"] {
-            let path = base.join(secret);
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o700))
-                .map_err(StoreError::io("set the mode of", path))?;
-        }
-        let scratch = Scratch::open(&base.join("tmp"))?;
-        let leases = Leases::open(&base)?;
+        let (scratch, leases) = opened().map_err(|error: StoreError| error.of_opening(&base))?;
         Ok(Self {
             base,
             scratch,
@@ -224,6 +99,12 @@ impl Store {
     /// Opens the state database.
     pub fn state(&self) -> Result<State, StoreError> {
         State::open(&self.base.join("state.sqlite"))
+    }
+
+    /// Opens the state database to read what is in it, also where the disk is full. To be dropped before it is opened
+    /// again.
+    pub fn state_to_read(&self) -> Result<State, StoreError> {
+        State::open_to_read(&self.base.join("state.sqlite"))
     }
 
     /// The path of a thing. Who asks for it uses it: no collection takes it while this process lives.
@@ -359,6 +240,38 @@ fn is_at(file: &File, path: &Path) -> bool {
 #[derive(Debug)]
 pub struct LockGuard {
     _file: File,
+}
+
+fn make_folders(base: &Path) -> Result<(), StoreError> {
+    let made = |path: &Path| {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(path)
+            .map_err(StoreError::io("create the folder", path))
+    };
+    made(base)?;
+    check_format(base)?;
+    for folder in [
+        "artifacts",
+        "blobs",
+        "checked",
+        "recipes",
+        "trees",
+        "cache",
+        "tmp",
+        "runs",
+        "locks",
+        lease::FOLDER,
+    ] {
+        made(&base.join(folder))?;
+    }
+    for secret in ["trees", "tmp", "runs"] {
+        let path = base.join(secret);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700))
+            .map_err(StoreError::io("set the mode of", path))?;
+    }
+    Ok(())
 }
 
 fn check_format(base: &Path) -> Result<(), StoreError> {

@@ -41,6 +41,15 @@ impl Scratch {
         })
     }
 
+    /// One whose folder could not be made, for who writes nothing into it.
+    pub(super) fn missing(parent: &Path) -> Result<Self, StoreError> {
+        Ok(Self {
+            path: parent.join("session-"),
+            lock: File::open(parent).map_err(StoreError::io("open", parent))?,
+            next: AtomicU64::new(0),
+        })
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path

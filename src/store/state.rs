@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
 use super::StoreError;
@@ -128,6 +128,37 @@ impl State {
             .and_then(|()| connection.pragma_update(None, "synchronous", "NORMAL"))
             .and_then(|()| connection.execute_batch(SCHEMA))
             .map_err(fail)?;
+        Ok(Self {
+            path: path.into(),
+            connection,
+        })
+    }
+
+    /// As [`State::open`], for reading, also where there is no room for the files that SQLite keeps beside a database
+    /// that is in use. Where it cannot make them nobody has them, and so nobody changes the database.
+    pub(super) fn open_to_read(path: &Path) -> Result<Self, StoreError> {
+        let error = match Self::open(path) {
+            Err(error) if error.is_full() => error,
+            opened => return opened,
+        };
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        let Ok(mut address) =
+            url::Url::from_file_path(std::path::absolute(path).unwrap_or_default())
+        else {
+            return Err(error);
+        };
+        // What stands in the log only would not be seen.
+        if std::fs::metadata(log).is_ok_and(|log| log.len() > 0) {
+            return Err(error);
+        }
+        address.set_query(Some("immutable=1"));
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        let opened = Connection::open_with_flags(address.as_str(), flags);
+        let connection = opened.map_err(|source| StoreError::State {
+            path: path.into(),
+            source,
+        })?;
         Ok(Self {
             path: path.into(),
             connection,

@@ -10,7 +10,8 @@ use imagewright::digest::Digest;
 use imagewright::layer::pack::Packer;
 use serde_json::json;
 
-use crate::support::{Project, cache, locked, run};
+use crate::command::run;
+use crate::support::{Project, cache, locked};
 
 const SUITE: &str = "bookworm";
 const CREATED: &str = "2026-01-02T03:04:05Z";

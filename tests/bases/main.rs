@@ -6,6 +6,8 @@
 
 mod above;
 mod clock;
+#[path = "../debian/command.rs"]
+mod command;
 mod contents;
 mod support;
 mod unprivileged;

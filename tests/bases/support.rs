@@ -3,13 +3,15 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::OnceLock;
 
 use imagewright::diagnostic::SourceText;
 use imagewright::lock::{Lock, LockedBase, LockedDeb, LockedImage};
 use imagewright::manifest::{Platform, builtin_names};
 use imagewright::store::{Store, remove_tree};
+
+use crate::command::run;
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_imagewright");
@@ -159,17 +161,4 @@ pub fn share_downloads(from: &Store, to: &Store) {
             _ => {}
         }
     }
-}
-
-/// Runs a command that must succeed; gives its standard output.
-pub fn run(command: &mut Command) -> String {
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{command:?}: {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap()
 }

@@ -5,7 +5,9 @@
 
 mod archive;
 mod cases;
+mod command;
 mod fetch;
+mod gnupg;
 mod layer;
 mod mirror;
 mod parity;

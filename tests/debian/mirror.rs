@@ -4,10 +4,13 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use imagewright::digest::Digest;
 use imagewright::resolve::debian::ArchiveSpec;
+
+use crate::command::run;
+use crate::gnupg::GnuPg;
 
 /// The suite of every archive.
 pub const SUITE: &str = "bookworm";
@@ -85,16 +88,16 @@ impl Archive {
 
 /// A key that gpg made.
 pub struct Key {
-    home: tempfile::TempDir,
+    gnupg: GnuPg,
     pub public: PathBuf,
 }
 
 impl Key {
     /// `algorithm` is gpg's; the key was made on 2026-01-01 and lives for `lifetime` (`1d`, `0`).
     pub fn new(algorithm: &str, lifetime: &str) -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let public = home.path().join("public.gpg");
-        let key = Self { home, public };
+        let gnupg = GnuPg::new();
+        let public = gnupg.path("public.gpg");
+        let key = Self { gnupg, public };
         key.gpg(
             &[
                 "--quick-gen-key",
@@ -120,34 +123,8 @@ impl Key {
     }
 
     pub fn gpg_bytes(&self, arguments: &[&str], input: &str, time: &str) -> Vec<u8> {
-        let mut child = Command::new("gpg")
-            .args([
-                "--batch",
-                "--quiet",
-                "--no-tty",
-                "--pinentry-mode",
-                "loopback",
-                "--passphrase",
-                "",
-            ])
-            .args(["--faked-system-time", time, "--homedir"])
-            .arg(self.home.path())
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(input.as_bytes())
-            .unwrap();
-        let output = child.wait_with_output().unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {errors}");
-        output.stdout
+        let time = ["--faked-system-time", time];
+        self.gnupg.run(&[&time, arguments].concat(), input)
     }
 
     pub fn fingerprint(&self) -> String {
@@ -180,7 +157,7 @@ impl Key {
 
     /// The public key after its owner revoked it.
     pub fn revoke(&self) {
-        let folder = self.home.path().join("openpgp-revocs.d");
+        let folder = self.gnupg.path("openpgp-revocs.d");
         let file = fs::read_dir(folder)
             .unwrap()
             .next()
@@ -193,30 +170,6 @@ impl Key {
         self.gpg(&["--import"], &text, "20260705T000000");
         self.export();
     }
-}
-
-impl Drop for Key {
-    fn drop(&mut self) {
-        // gpg leaves an agent behind for each home.
-        let _ = Command::new("gpgconf")
-            .arg("--homedir")
-            .arg(self.home.path())
-            .args(["--kill", "gpg-agent"])
-            .status();
-    }
-}
-
-/// Runs a command that must succeed; gives its standard output.
-pub fn run(command: &mut Command) -> String {
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{command:?}: {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Serves a folder on loopback until the process ends; gives the URL.

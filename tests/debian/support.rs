@@ -13,7 +13,8 @@ use imagewright::progress::Silent;
 use imagewright::resolve::debian::{ArchiveError, ArchiveSpec, Outside, Universe, load};
 use imagewright::store::Store;
 
-pub use crate::mirror::{SUITE, run};
+pub use crate::command::run;
+pub use crate::mirror::SUITE;
 
 /// Kept between test runs.
 pub fn cache(name: &str) -> PathBuf {

@@ -59,7 +59,7 @@ fn pushing_again_brings_back_what_the_registry_has_lost() {
         "remove",
     ];
     let ran = lab.run(&["push"]);
-    ran.expect(7, &words.map(|word| word.as_ref()));
+    ran.expect(7, &words);
     // Who needs its bytes is told which blob it is, and makes them.
     let other = lab::project(server.address(), &index, ONE);
     let lock = fs::read(lab.project().join("imagewright.lock")).unwrap();

@@ -9,6 +9,8 @@ mod again;
 #[allow(dead_code, reason = "shared with other test binaries")]
 mod bases;
 mod canaries;
+#[path = "../debian/command.rs"]
+mod command;
 mod crowd;
 mod disk;
 mod documents;
@@ -20,6 +22,8 @@ mod find;
 mod fixtures;
 mod forged;
 mod gales;
+#[path = "../debian/gnupg.rs"]
+mod gnupg;
 mod hostile;
 mod impostor;
 #[path = "../robustness/server.rs"]
@@ -38,6 +42,7 @@ mod os_layers;
 mod outage;
 mod pages;
 mod partial;
+mod plain;
 mod platforms;
 mod prefer;
 #[path = "../robustness/lab.rs"]

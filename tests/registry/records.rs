@@ -5,16 +5,14 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use futures_util::StreamExt as _;
-use imagewright::catalog::{
-    BaseRecord, KeyTag, Keys, PackageRecord, Record, RecordLayer, RequestRecord,
-};
+use imagewright::catalog::{KeyTag, PackageRecord, Record, RecordLayer};
 use imagewright::digest::Digest;
-use imagewright::manifest::Platform;
 use imagewright::oci::Descriptor;
 use imagewright::registry::{Reference, Registry};
 use serde_json::{Value, json};
 
 use crate::lab::{PREFIX, Server, client, wait};
+use crate::plain;
 use crate::project::{Lab, Ran};
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -22,7 +20,7 @@ const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 /// The record of an image with this name, pushed at a second of 2023, with these packages: `name==version`, those of
 /// the OS with `os:` before it.
 pub fn record(name: &str, second: i64, packages: &[&str]) -> Record {
-    let id = |kind: &str| Digest::of(format!("{kind} of {name} at {second}"));
+    let id = format!("{name} at {second}");
     let list = |os: bool| {
         let wanted = packages.iter().filter(|text| text.starts_with("os:") == os);
         let packages = wanted.map(|text| text.trim_start_matches("os:").split_once("==").unwrap());
@@ -36,49 +34,22 @@ pub fn record(name: &str, second: i64, packages: &[&str]) -> Record {
             .collect()
     };
     Record {
-        v: Record::VERSION,
         name: name.into(),
-        platform: Platform::LinuxAmd64,
         repository: PREFIX.into(),
         tags: vec![name.into()],
-        digest: id("image"),
-        index: None,
-        config: id("config"),
-        keys: Keys {
-            request: id("request"),
-            set: id("set"),
-            content: id("content"),
-            image: id("key"),
-        },
-        emitter: 1,
-        python: "3.11.2".into(),
-        base: BaseRecord {
-            name: "tabular".into(),
-            root: "debian bookworm".into(),
-            digest: None,
-            request: None,
-        },
-        requested: RequestRecord::default(),
         pip: list(false),
         os: list(true),
         layers: vec![RecordLayer {
-            key: Some(id("layer key")),
+            key: Some(plain::digest("layer key", &id)),
             media_type: "application/vnd.oci.image.layer.v1.tar+gzip".into(),
-            digest: id("layer"),
+            digest: plain::digest("layer", &id),
             size: 10,
-            diff_id: id("diff"),
+            diff_id: plain::digest("diff", &id),
             unpacked: 20,
             comment: "everything".into(),
         }],
-        base_layers: 0,
-        version: None,
-        git: None,
         pushed_ms: (1_700_000_000 + second) * 1000,
-        supersedes: None,
-        lock: None,
-        sbom: None,
-        removed: false,
-        signatures: Vec::new(),
+        ..plain::record(&id)
     }
 }
 

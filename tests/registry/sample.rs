@@ -5,9 +5,7 @@ use futures_util::future::BoxFuture;
 use imagewright::catalog::publish::{
     Edition, Materialise, Publication, Publisher, Pushed, Uploads,
 };
-use imagewright::catalog::{
-    BaseRecord, Catalog, CatalogError, Keys, Place, Record, RecordLayer, RequestRecord,
-};
+use imagewright::catalog::{BaseRecord, Catalog, CatalogError, Keys, Place, Record, RecordLayer};
 use imagewright::digest::Digest;
 use imagewright::image::{Image, StoreSource};
 use imagewright::layer::{LAYER_MEDIA_TYPE, Layer, LayerContent};
@@ -18,6 +16,7 @@ use imagewright::registry::Registry;
 use imagewright::store::Store;
 use serde_json::json;
 
+use crate::plain;
 use crate::wares::Random;
 
 const PLATFORM: Platform = Platform::LinuxAmd64;
@@ -159,43 +158,26 @@ fn layer(store: &Store, comment: &str, size: u64, seed: u64) -> Layer {
 fn record(image: &Image, seed: u64) -> Record {
     let own = |index: usize, layer: &Layer| (index >= image.base_layers).then_some(layer.key);
     let layers = image.layers.iter().enumerate();
+    let plain = plain::record(&format!("sample {seed}"));
     Record {
-        v: Record::VERSION,
         name: "sample".into(),
         platform: image.platform,
-        repository: String::new(),
-        tags: Vec::new(),
         digest: image.digest(),
-        index: None,
         config: image.config_digest(),
         keys: Keys {
-            request: Digest::of(format!("request {seed}")),
-            set: Digest::of(format!("set {seed}")),
-            content: Digest::of(format!("content {seed}")),
             image: image.key,
+            ..plain.keys
         },
-        emitter: 1,
-        python: "3.11.2".into(),
         base: BaseRecord {
             name: "small".into(),
             root: "oci:base".into(),
             digest: Some(Digest::of("base")),
             request: None,
         },
-        requested: RequestRecord::default(),
-        pip: Vec::new(),
-        os: Vec::new(),
         layers: layers
             .map(|(index, layer)| RecordLayer::of(layer, own(index, layer)))
             .collect(),
         base_layers: image.base_layers,
-        version: None,
-        git: None,
-        pushed_ms: 0,
-        supersedes: None,
-        lock: None,
-        sbom: None,
-        removed: false,
-        signatures: Vec::new(),
+        ..plain
     }
 }

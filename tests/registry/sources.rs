@@ -3,8 +3,6 @@
 use std::fs;
 use std::path::Path;
 
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
 use imagewright::ambient::{Ambient, Login};
 use imagewright::catalog::{Catalog, Place};
 use imagewright::diagnostic::{Explain, Kind};
@@ -12,11 +10,11 @@ use imagewright::digest::Digest;
 use imagewright::http::Http;
 use imagewright::lock::{LockedDeb, LockedWheel, WheelOrigin};
 use imagewright::manifest::{Destination, Layout};
-use imagewright::oci::{Descriptor, ReadError};
-use imagewright::progress::{Progress, Silent};
+use imagewright::oci::{ArtifactMirror, Descriptor};
+use imagewright::progress::Silent;
 use imagewright::registry::Registry;
 use imagewright::source::debian::{DebError, DebSource, fetch_debs};
-use imagewright::source::{ArtifactMirror, FetchContext, SourceError, fetch_wheels};
+use imagewright::source::{FetchContext, SourceError, fetch_wheels};
 use imagewright::store::Store;
 
 use serde_json::Value;
@@ -25,42 +23,21 @@ use crate::index;
 use crate::lab::{self, Options, PREFIX, Ran, Server, client, login_file, wait};
 use crate::wares;
 
-/// A registry as the command asks it.
-struct Keeper(Catalog);
-
-impl ArtifactMirror for Keeper {
-    fn name(&self) -> String {
-        self.0.place().cache().to_string()
-    }
-
-    fn fetch<'a>(
-        &'a self,
-        sha256: &'a Digest,
-        size: Option<u64>,
-        store: &'a Store,
-        progress: &'a dyn Progress,
-    ) -> BoxFuture<'a, Result<bool, ReadError>> {
-        let found = self.0.fetch_source(sha256, size, store, progress);
-        found.map(|found| found.map_err(ReadError::new)).boxed()
-    }
-}
-
-fn keeper(registry: Registry, address: &str) -> Keeper {
+fn keeper(registry: Registry, address: &str) -> Catalog {
     let place = Place::new(&Destination {
         registry: format!("{address}/team/ml"),
         layout: Layout::Split,
         plain_http: false,
     });
-    Keeper(Catalog::new(registry, place.unwrap()))
+    Catalog::new(registry, place.unwrap())
 }
 
 /// Puts bytes into the cache of [`keeper`].
-fn keep(keeper: &Keeper, bytes: &[u8]) -> Digest {
+fn keep(keeper: &Catalog, bytes: &[u8]) -> Digest {
     let blob = Descriptor::of("application/zip", bytes);
-    let cache = keeper.0.place().cache();
+    let cache = keeper.place().cache();
     let content = bytes.to_vec();
     let put = keeper
-        .0
         .registry()
         .put_blob(&cache, &blob, &content, &[], &|_| {});
     wait(put).unwrap();
@@ -100,7 +77,7 @@ impl Dropped {
         Store::open(&self.folder.path().join("store")).unwrap()
     }
 
-    fn fetch(&self, keeper: Option<&Keeper>) -> Result<(), SourceError> {
+    fn fetch(&self, keeper: Option<&Catalog>) -> Result<(), SourceError> {
         self.fetch_as(&Ambient::default(), &self.wheel, keeper)
     }
 
@@ -108,7 +85,7 @@ impl Dropped {
         &self,
         ambient: &Ambient,
         wheel: &LockedWheel,
-        keeper: Option<&Keeper>,
+        keeper: Option<&Catalog>,
     ) -> Result<(), SourceError> {
         let (http, store) = (Http::new(ambient, false).unwrap(), self.store());
         let context = FetchContext {

@@ -2,17 +2,20 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
+use crate::gnupg::GnuPg;
 use crate::lab::{Lab, PROGRAM, Ran};
 use crate::server::{Page, Server, closed_port};
 use crate::traces;
 use crate::wares::{sha256, wheel};
 
-const GOOD: &str = "base \"small\" { from \"oci:../base:busybox\"; }\nimage \"app\" base=\"small\" { pip \"alpha\"; }\n";
+/// A manifest of an image with wheels.
+pub const GOOD: &str = "base \"small\" { from \"oci:../base:busybox\"; }\nimage \"app\" base=\"small\" { pip \"alpha\"; }\n";
 
-fn good_wheels() -> Vec<(String, Vec<u8>)> {
+/// The wheels that it needs.
+pub fn good_wheels() -> Vec<(String, Vec<u8>)> {
     vec![
         wheel("alpha", "1.0", &["beta"], 30, 40_000),
         wheel("beta", "1.0", &[], 1, 10),
@@ -20,7 +23,7 @@ fn good_wheels() -> Vec<(String, Vec<u8>)> {
 }
 
 /// What a good build gives.
-fn expected() -> Vec<String> {
+pub fn expected() -> Vec<String> {
     let server = Server::with(&good_wheels());
     Lab::with(GOOD)
         .env("PIP_INDEX_URL", &server.index())
@@ -261,14 +264,13 @@ fn a_file_that_changes_after_locking_is_refused_with_both_hashes() {
 
 /// A Debian archive of one suite, signed by a key that gpg makes, served on loopback.
 struct Archive {
-    home: tempfile::TempDir,
+    gnupg: GnuPg,
     text: String,
     server: Server,
 }
 
 impl Archive {
     fn new(valid_until: &str) -> Self {
-        let home = tempfile::tempdir().unwrap();
         let server = Server::start();
         let packages = "Package: tiny\nVersion: 1.0-1\nArchitecture: amd64\nFilename: pool/tiny.deb\nSize: 3\n\
                         SHA256: ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\n";
@@ -294,8 +296,8 @@ impl Archive {
             sha256(packages.as_bytes()),
             packages.len()
         );
-        let archive = Self { home, text, server };
-        archive.gpg(
+        let gnupg = GnuPg::new();
+        gnupg.run(
             &[
                 "--quick-gen-key",
                 "archive <archive@example.com>",
@@ -305,46 +307,15 @@ impl Archive {
             ],
             "",
         );
-        archive
-    }
-
-    fn gpg(&self, arguments: &[&str], input: &str) -> Vec<u8> {
-        use std::io::Write;
-        let mut child = Command::new("gpg")
-            .args([
-                "--batch",
-                "--quiet",
-                "--no-tty",
-                "--pinentry-mode",
-                "loopback",
-                "--passphrase",
-                "",
-                "--homedir",
-            ])
-            .arg(self.home.path())
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(input.as_bytes())
-            .unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        output.stdout
+        Self {
+            gnupg,
+            text,
+            server,
+        }
     }
 
     fn sign(&self) -> String {
-        String::from_utf8(self.gpg(&["--clearsign"], &self.text)).unwrap()
+        String::from_utf8(self.gnupg.run(&["--clearsign"], &self.text)).unwrap()
     }
 
     fn lab(&self, in_release: &str) -> Lab {
@@ -356,19 +327,8 @@ impl Archive {
         let lab = Lab::with(&format!(
             "base \"os\" {{ debian \"bookworm\" mirror=\"{mirror}\" keyring=\"archive.gpg\"; python \"3.11\"; }}\nimage \"app\" base=\"os\"\n"
         ));
-        lab.write("archive.gpg", self.gpg(&["--export"], ""));
+        lab.write("archive.gpg", self.gnupg.run(&["--export"], ""));
         lab
-    }
-}
-
-impl Drop for Archive {
-    fn drop(&mut self) {
-        // gpg leaves an agent behind for each home.
-        let _ = Command::new("gpgconf")
-            .arg("--homedir")
-            .arg(self.home.path())
-            .args(["--kill", "gpg-agent"])
-            .status();
     }
 }
 
@@ -400,68 +360,6 @@ fn releases_that_cannot_be_trusted_are_refused() {
         .expect(3, &["no essential packages"]);
 }
 
-/// Runs a script as root of a mount namespace of its own: `$1` is the program, `$2` the lab.
-fn privately(lab: &Lab, script: &str) -> Ran {
-    let mut command = Command::new("unshare");
-    command
-        .args(["--mount", "sh", "-c", script, "sh", PROGRAM])
-        .arg(lab.path("."));
-    lab.prepare(&mut command);
-    lab.start_command(command).wait(Duration::from_secs(120))
-}
-
-#[test]
-fn a_full_disk_is_told_and_does_no_harm() {
-    let server = Server::with(&good_wheels());
-    let expected = expected();
-    for size in ["256k", "700k", "1200k", "2m"] {
-        let lab = Lab::with(GOOD).env("PIP_INDEX_URL", &server.index());
-        let ran = privately(
-            &lab,
-            &format!(
-                "cd \"$2\" && mkdir store && mount -t tmpfs -o size={size} none store && \
-                 for what in lock build; do \"$1\" -C project $what --json >/dev/null; echo \"$what ended with $?\" >&2; done; \
-                 mount -o remount,size=200m store && exec \"$1\" -C project build --json"
-            ),
-        );
-        let ran = ran.expect(
-            0,
-            &[
-                "build ended with 4",
-                "No space left on device",
-                "IMAGEWRIGHT_STORE",
-            ],
-        );
-        assert_eq!(ran.digests(), expected, "{size}");
-    }
-}
-
-#[test]
-fn a_full_disk_under_an_export_leaves_no_half_archive() {
-    let server = Server::with(&good_wheels());
-    let lab = Lab::with(GOOD).env("PIP_INDEX_URL", &server.index());
-    lab.build();
-    for format in [
-        "--oci out/x",
-        "--oci-archive out/x",
-        "--docker-archive out/x",
-    ] {
-        let ran = privately(
-            &lab,
-            &format!(
-                "cd \"$2\" && mkdir -p out && mount -t tmpfs -o size=600k none out && \
-                 \"$1\" -C project export app {format}; code=$?; find out -type f -size +300k; exit $code"
-            ),
-        );
-        let ran = ran.expect(4, &["No space left on device", "/out/"]);
-        assert_eq!(ran.out, "", "nothing half-written stays");
-    }
-    traces::assert_none(&lab, "by exports on a full disk");
-    // A project's folder that is full: the lock that was there stays as it was.
-    let before = fs::read(lab.project().join("imagewright.lock")).unwrap();
-    assert!(!before.is_empty());
-}
-
 #[test]
 fn stores_that_cannot_be_used_are_named_with_the_variable() {
     let lab = Lab::with(GOOD);
@@ -490,11 +388,11 @@ fn stores_that_cannot_be_used_are_named_with_the_variable() {
     let server = Server::with(&good_wheels());
     let lab = Lab::with(GOOD).env("PIP_INDEX_URL", &server.index());
     lab.build();
-    let script = "cd \"$2\" && mount --bind store store && mount -o remount,bind,ro store && exec \"$1\" -C project build";
+    let script = "mount --bind store store && mount -o remount,bind,ro store && exec \"$1\" -C project build";
     snapshot(
         "store_read_only",
         &lab,
-        &privately(&lab, script).expect(4, &["IMAGEWRIGHT_STORE"]),
+        &lab.privately(script).expect(4, &["IMAGEWRIGHT_STORE"]),
     );
     assert_intact(&lab);
 

@@ -178,6 +178,15 @@ impl Lab {
         self.start(arguments).wait(Duration::from_secs(300))
     }
 
+    /// Runs a script as root of a mount namespace of its own, in the lab's folder: `$1` is the program.
+    #[track_caller]
+    pub fn privately(&self, script: &str) -> Ran {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", script, "sh", PROGRAM]);
+        self.prepare(&mut command);
+        self.start_command(command).wait(Duration::from_secs(120))
+    }
+
     /// Digests of a build that must succeed.
     #[track_caller]
     pub fn build(&self) -> Vec<String> {

@@ -8,6 +8,10 @@
 
 mod collection;
 mod crowd;
+mod full_disk;
+#[path = "../debian/gnupg.rs"]
+#[allow(dead_code, reason = "shared with other test binaries")]
+mod gnupg;
 mod input;
 mod interrupted;
 mod killed;

@@ -83,31 +83,19 @@ impl Writer {
     pub fn put(&mut self, entries: &mut [Entry]) -> Result<usize, CatalogError> {
         // Mostly every record is newer than those before it then.
         entries.sort_by_key(|entry| entry.summary.pushed_ms);
-        let interned = &mut self.interned;
-        write(
-            &mut self.connection,
-            &self.path,
-            &self.source,
-            |writing, source| {
-                let mut changes = Changes::default();
-                let mut new = 0;
-                for entry in &*entries {
-                    if let Some(image) = put_image(writing, source, entry)? {
-                        new += 1;
-                        if entry.record.removed {
-                            continue;
-                        }
-                        terms::of_record(&entry.record, &mut |kind, name, version| {
-                            changes.note(interned.number(writing, kind, name, version)?, image);
-                            Ok(())
-                        })?;
-                    }
+        self.change(true, |writing, source, terms| {
+            let mut new = 0;
+            for entry in &*entries {
+                let Some(image) = put_image(writing, source, entry)? else {
+                    continue;
+                };
+                new += 1;
+                if !entry.record.removed {
+                    terms.note(writing, &entry.record, image)?;
                 }
-                changes.write(writing, true)?;
-                Ok(new)
-            },
-        )
-        .inspect_err(|_| self.interned = Interned::default())
+            }
+            Ok(new)
+        })
     }
 
     /// Remembers that documents are no records, and why.
@@ -132,28 +120,58 @@ impl Writer {
 
     /// Forgets records that are not there any more.
     pub(in crate::catalog) fn remove(&mut self, gone: &[Digest]) -> Result<(), CatalogError> {
-        let interned = &mut self.interned;
-        write(
-            &mut self.connection,
-            &self.path,
-            &self.source,
-            |writing, source| {
-                let mut changes = Changes::default();
-                for record in gone {
-                    let values = params![source, record.bytes()];
-                    let sql = "DELETE FROM refused WHERE source = ?1 AND record = ?2";
-                    writing.prepare_cached(sql)?.execute(values)?;
-                    if let Some((image, Some(record))) = take_image(writing, source, record)? {
-                        terms::of_record(&record, &mut |kind, name, version| {
-                            changes.note(interned.number(writing, kind, name, version)?, image);
-                            Ok(())
-                        })?;
-                    }
+        self.change(false, |writing, source, terms| {
+            for record in gone {
+                let values = params![source, record.bytes()];
+                let sql = "DELETE FROM refused WHERE source = ?1 AND record = ?2";
+                writing.prepare_cached(sql)?.execute(values)?;
+                if let Some((image, Some(record))) = take_image(writing, source, record)? {
+                    terms.note(writing, &record, image)?;
                 }
-                changes.write(writing, false)
-            },
-        )
-        .inspect_err(|_| self.interned = Interned::default())
+            }
+            Ok(())
+        })
+    }
+
+    /// Does `work`, and puts the images that it notes among those of their terms, or takes them from there.
+    fn change<T>(
+        &mut self,
+        put: bool,
+        work: impl FnOnce(&Transaction<'_>, i64, &mut Terms<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, CatalogError> {
+        let interned = &mut self.interned;
+        let change = |writing: &Transaction<'_>, source: i64| {
+            let mut terms = Terms {
+                interned,
+                changes: Changes::default(),
+            };
+            let result = work(writing, source, &mut terms)?;
+            terms.changes.write(writing, put)?;
+            Ok(result)
+        };
+        write(&mut self.connection, &self.path, &self.source, change)
+            .inspect_err(|_| self.interned = Interned::default())
+    }
+}
+
+/// The terms of images that come or go.
+struct Terms<'a> {
+    interned: &'a mut Interned,
+    changes: Changes,
+}
+
+impl Terms<'_> {
+    fn note(
+        &mut self,
+        writing: &Transaction<'_>,
+        record: &Record,
+        image: u32,
+    ) -> rusqlite::Result<()> {
+        terms::of_record(record, &mut |kind, name, version| {
+            let term = self.interned.number(writing, kind, name, version)?;
+            self.changes.note(term, image);
+            Ok(())
+        })
     }
 }
 

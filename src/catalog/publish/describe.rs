@@ -123,14 +123,12 @@ fn base(request: &ImageRequest, locked: &LockedImage) -> BaseRecord {
 }
 
 fn pip(request: &ImageRequest, packages: &Packages<'_>) -> Vec<PackageRecord> {
-    let asked: BTreeSet<&str> = request.pip.iter().map(|pip| pip.name.as_str()).collect();
-    let wheels = packages.wheels.iter().map(|wheel| PackageRecord {
-        name: wheel.locked.name.clone(),
-        version: wheel.locked.version.clone(),
-        requested: asked.contains(wheel.locked.name.as_str()),
-        layer: wheel.layer,
+    let asked = request.pip.iter().map(|pip| pip.name.as_str());
+    let wheels = packages.wheels.iter().map(|wheel| {
+        let locked = wheel.locked;
+        (&locked.name, &locked.version, wheel.layer)
     });
-    sorted(wheels)
+    installed(asked, wheels)
 }
 
 fn os(request: &ImageRequest, packages: &Packages<'_>) -> Vec<PackageRecord> {
@@ -138,21 +136,26 @@ fn os(request: &ImageRequest, packages: &Packages<'_>) -> Vec<PackageRecord> {
         Root::Debian(debian) => debian.os.as_slice(),
         Root::From(_) => &[],
     };
-    let asked: BTreeSet<&str> = of_base
-        .iter()
-        .chain(&request.os)
-        .map(|os| os.name.as_str())
-        .collect();
-    let debs = packages.debs.iter().map(|deb| PackageRecord {
-        name: deb.locked.package.clone(),
-        version: deb.locked.version.clone(),
-        requested: asked.contains(deb.locked.package.as_str()),
-        layer: deb.layer,
+    let asked = of_base.iter().chain(&request.os).map(|os| os.name.as_str());
+    let debs = packages.debs.iter().map(|deb| {
+        let locked = deb.locked;
+        (&locked.package, &locked.version, deb.layer)
     });
-    sorted(debs)
+    installed(asked, debs)
 }
 
-fn sorted(packages: impl Iterator<Item = PackageRecord>) -> Vec<PackageRecord> {
-    let packages: BTreeSet<PackageRecord> = packages.collect();
-    packages.into_iter().collect()
+/// Packages by name, version and layer; each once, sorted.
+fn installed<'a>(
+    asked: impl Iterator<Item = &'a str>,
+    packages: impl Iterator<Item = (&'a String, &'a String, Option<usize>)>,
+) -> Vec<PackageRecord> {
+    let asked: BTreeSet<&str> = asked.collect();
+    let records = packages.map(|(name, version, layer)| PackageRecord {
+        name: name.clone(),
+        version: version.clone(),
+        requested: asked.contains(name.as_str()),
+        layer,
+    });
+    let records: BTreeSet<PackageRecord> = records.collect();
+    records.into_iter().collect()
 }

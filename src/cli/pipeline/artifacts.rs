@@ -2,9 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
-
 use crate::catalog::Catalog;
 use crate::catalog::publish::SourceFile;
 use crate::cli::context::Context;
@@ -14,10 +11,9 @@ use crate::digest::Digest;
 use crate::http::Http;
 use crate::lock::{Lock, LockedBase, LockedDeb, LockedImage};
 use crate::manifest::{FetchSpec, ImageRequest, Root};
-use crate::oci::ReadError;
-use crate::progress::Progress;
+use crate::oci::ArtifactMirror;
 use crate::source::debian::{DebSource, fetch_debs, snapshot_url};
-use crate::source::{ArtifactMirror, FetchContext, SourceError, fetch_file, fetch_wheels};
+use crate::source::{FetchContext, SourceError, fetch_file, fetch_wheels};
 use crate::store::Store;
 
 /// Downloads at one time.
@@ -34,26 +30,6 @@ pub struct Artifacts<'a> {
     pub http: &'a Http,
     /// The registry that the manifest declares; it is asked for what an index or archive does not give.
     pub registry: Option<&'a Catalog>,
-}
-
-/// A registry as a keeper of artifacts.
-struct Keeper<'a>(&'a Catalog);
-
-impl ArtifactMirror for Keeper<'_> {
-    fn name(&self) -> String {
-        self.0.place().cache().to_string()
-    }
-
-    fn fetch<'a>(
-        &'a self,
-        sha256: &'a Digest,
-        size: Option<u64>,
-        store: &'a Store,
-        progress: &'a dyn Progress,
-    ) -> BoxFuture<'a, Result<bool, ReadError>> {
-        let found = self.0.fetch_source(sha256, size, store, progress);
-        found.map(|found| found.map_err(ReadError::new)).boxed()
-    }
 }
 
 impl Artifacts<'_> {
@@ -81,9 +57,7 @@ impl Artifacts<'_> {
             .filter_map(|file| lock.wheels.get_key_value(file))
             .map(|(file, wheel)| (file.as_str(), wheel))
             .collect();
-        let keeper = self.registry.map(Keeper);
-        let keeper = keeper.as_ref().map(|keeper| keeper as &dyn ArtifactMirror);
-        fetch_wheels(&wheels, &self.fetching(&indexes, keeper)).await?;
+        fetch_wheels(&wheels, &self.fetching(&indexes, self.mirror())).await?;
         Ok(())
     }
 
@@ -110,6 +84,10 @@ impl Artifacts<'_> {
             }
         }
         Ok(false)
+    }
+
+    fn mirror(&self) -> Option<&dyn ArtifactMirror> {
+        self.registry.map(|catalog| catalog as &dyn ArtifactMirror)
     }
 
     fn fetching<'c>(
@@ -144,7 +122,6 @@ impl Artifacts<'_> {
             }
             _ => (None, None),
         };
-        let keeper = self.registry.map(Keeper);
         let source = DebSource {
             http: self.http,
             ambient: self.context.ambient(),
@@ -152,7 +129,7 @@ impl Artifacts<'_> {
             progress: &*self.context.progress,
             mirror,
             snapshot: snapshot.as_deref(),
-            fallback: keeper.as_ref().map(|keeper| keeper as &dyn ArtifactMirror),
+            fallback: self.mirror(),
         };
         Ok(fetch_debs(source, debs).await?)
     }

@@ -12,7 +12,7 @@ use crate::identity::{BaseDocument, RequestDocument};
 use crate::image::{LayoutReader, LayoutReference};
 use crate::manifest::{Debian, ImageRequest, Platform, Root};
 use crate::oci::ImageReader;
-use crate::registry::{Reference, Registry};
+use crate::registry::Reference;
 use crate::resolve::base::{self, BaseImage, read_files};
 use crate::resolve::debian::{self, ArchiveSpec, Outside, Universe};
 use crate::store::Store;
@@ -70,9 +70,7 @@ fn reader(
         return Ok(Box::new(LayoutReader::new(&context.folder, &layout)));
     }
     let parsed: Reference = reference.parse()?;
-    Ok(Box::new(
-        Registry::new(http.clone(), context.ambient()).repository(&parsed),
-    ))
+    Ok(Box::new(context.registry(http.clone()).repository(&parsed)))
 }
 
 /// The dpkg database of a base image.

@@ -6,7 +6,6 @@ use crate::cli::failure::Failure;
 use crate::diagnostic::Kind;
 use crate::http::Http;
 use crate::manifest::{Destination, Layout, Manifest};
-use crate::registry::Registry;
 
 /// The catalog of the manifest's `registry`, if it declares one.
 pub fn lookup(
@@ -98,6 +97,6 @@ pub fn trust(manifest: &Manifest, registry: bool) -> Trust {
 fn catalog(context: &Context, http: &Http, destination: &Destination) -> Result<Catalog, Failure> {
     let place = Place::new(destination)?;
     let plain = destination.plain_http.then(|| place.host().to_owned());
-    let registry = Registry::new(http.clone(), context.ambient()).with_plain_http(plain);
+    let registry = context.registry(http.clone()).with_plain_http(plain);
     Ok(Catalog::new(registry, place))
 }

@@ -33,12 +33,16 @@ pub struct Rooted {
     pub unreadable: Vec<(PathBuf, String)>,
 }
 
-/// Reads the registered locks and the state.
+/// Reads the registered locks and the state, as if the images `without` were not in it.
 ///
 /// # Errors
 /// Those of the store.
-pub fn read(store: &Store, inventory: &Inventory) -> Result<Rooted, Failure> {
-    let state = store.state()?;
+pub fn read(
+    store: &Store,
+    state: &State,
+    inventory: &Inventory,
+    without: &[&ImageRow],
+) -> Result<Rooted, Failure> {
     let mut rooted = Rooted::default();
     rooted.roots.needs = recipes(store, inventory);
     let mut meant = Meant::default();
@@ -50,7 +54,10 @@ pub fn read(store: &Store, inventory: &Inventory) -> Result<Rooted, Failure> {
         }
     }
     rooted.roots.unknown = !rooted.unreadable.is_empty();
-    rooted.rows(&state, &meant)?;
+    let images = state.all_images()?.into_iter();
+    let images = images.filter(|image| !without.contains(&image));
+    rooted.images(state, &meant, images)?;
+    rooted.layers(state, &meant)?;
     rooted.roots.held.extend(meant.items);
     Ok(rooted)
 }
@@ -67,9 +74,14 @@ impl Rooted {
         }
     }
 
-    fn rows(&mut self, state: &State, meant: &Meant) -> Result<(), Failure> {
+    fn images(
+        &mut self,
+        state: &State,
+        meant: &Meant,
+        images: impl Iterator<Item = ImageRow>,
+    ) -> Result<(), Failure> {
         let held = &mut self.roots.held;
-        for row in state.all_images()? {
+        for row in images {
             let Some(image) = image_of(&row) else {
                 continue;
             };
@@ -83,6 +95,11 @@ impl Rooted {
             }
             self.rows.push((row_of(&row), needs));
         }
+        Ok(())
+    }
+
+    fn layers(&mut self, state: &State, meant: &Meant) -> Result<(), Failure> {
+        let held = &mut self.roots.held;
         for (key, document) in state.layers()? {
             let Ok(layer) = serde_json::from_str::<Layer>(&document) else {
                 continue;

@@ -1,6 +1,6 @@
 //! Images to destinations: each gets what it can, failures are collected.
 
-use super::{FailureDocument, Prepared, PushedDocument};
+use super::{Failures, Prepared, PushedDocument, failed};
 use crate::catalog::publish::{Kept, Publication, Publisher};
 use crate::catalog::{Catalog, SecretKey};
 use crate::cli::context::Context;
@@ -19,7 +19,7 @@ pub(super) struct Delivery<'a> {
     /// What was pushed.
     pub(super) images: Vec<PushedDocument>,
     /// What was not, and why.
-    pub(super) failures: Vec<(FailureDocument, Failure)>,
+    pub(super) failures: Failures,
 }
 
 impl Delivery<'_> {
@@ -31,12 +31,7 @@ impl Delivery<'_> {
             };
             let unreachable = failure.kind() == Kind::Unavailable;
             let name = &image.request.name.value;
-            let told = FailureDocument {
-                name: name.clone(),
-                repository: catalog.place().image(name).to_string(),
-                error: failure.to_json().error,
-            };
-            self.failures.push((told, failure));
+            self.failures.push(failed(catalog, name, failure));
             if unreachable {
                 break;
             }

@@ -55,7 +55,7 @@ pub fn sweep(
                     spared.extend(roots.closure([(*item).clone()]));
                     continue;
                 }
-                moved.push(move_away(store, &path)?);
+                moved.extend(move_away(store, &path)?);
                 removed.insert((*item).clone(), **found);
             }
         }
@@ -67,26 +67,34 @@ pub fn sweep(
     Ok(removed)
 }
 
-/// Takes a thing away from under its name; returns where it is now.
-fn move_away(store: &Store, path: &Path) -> Result<PathBuf, StoreError> {
+/// Takes a thing away from under its name; returns where it is now, if it still is anywhere.
+fn move_away(store: &Store, path: &Path) -> Result<Option<PathBuf>, StoreError> {
     let target = store.scratch().new_path();
-    match fs::rename(path, &target) {
-        Ok(()) => Ok(target),
-        // A folder without write permission changes its parent for nobody but root, and other disks take no renames.
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::PermissionDenied | io::ErrorKind::CrossesDevices
-            ) =>
+    let Err(error) = fs::rename(path, &target) else {
+        return Ok(Some(target));
+    };
+    match error.kind() {
+        // On a full disk there may be no folder to move to, nor room in it.
+        io::ErrorKind::NotFound | io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            if fs::symlink_metadata(path).is_ok_and(|meta| meta.is_file()) =>
         {
+            fs::remove_file(path).map_err(StoreError::io("remove", path))?;
+            Ok(None)
+        }
+        // A folder without write permission changes its parent for nobody but root, and other disks take no renames.
+        io::ErrorKind::NotFound
+        | io::ErrorKind::StorageFull
+        | io::ErrorKind::QuotaExceeded
+        | io::ErrorKind::PermissionDenied
+        | io::ErrorKind::CrossesDevices => {
             let mut beside = path.as_os_str().to_owned();
             beside.push(GOING);
             let beside = PathBuf::from(beside);
             remove_tree_or_file(&beside)?;
             fs::rename(path, &beside).map_err(StoreError::io("remove", path))?;
-            Ok(beside)
+            Ok(Some(beside))
         }
-        Err(error) => Err(StoreError::io("remove", path)(error)),
+        _ => Err(StoreError::io("remove", path)(error)),
     }
 }
 
@@ -173,16 +181,20 @@ pub enum Row {
 /// # Errors
 /// Those of the state database.
 pub fn remove_rows(store: &Store, rows: &[(Row, Vec<Item>)]) -> Result<usize, StoreError> {
-    let state = store.state()?;
     let _closed = lease::close(store.base())?;
     let leases = store.leases.of_others()?;
-    let mut removed = 0;
-    for (row, needs) in rows {
-        let there = |item: &Item| leases.contains(item) || item.path(store).exists();
-        if !needs.iter().all(there) {
-            state.remove_row(row)?;
-            removed += 1;
-        }
+    let there = |item: &Item| leases.contains(item) || item.path(store).exists();
+    let useless: Vec<&Row> = rows
+        .iter()
+        .filter(|(_, needs)| !needs.iter().all(there))
+        .map(|(row, _)| row)
+        .collect();
+    if useless.is_empty() {
+        return Ok(0);
     }
-    Ok(removed)
+    let state = store.state()?;
+    for row in &useless {
+        state.remove_row(row)?;
+    }
+    Ok(useless.len())
 }
