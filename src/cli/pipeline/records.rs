@@ -13,7 +13,7 @@ use crate::digest::Digest;
 use crate::identity::RequestDocument;
 use crate::image::Image;
 use crate::lock::Lock;
-use crate::manifest::{Destination, ImageRequest, Layout};
+use crate::manifest::{Destination, ImageRequest, Layout, Manifest};
 use crate::progress::Progress;
 use crate::registry::{Reference, RegistryError};
 use crate::store::{State, Store};
@@ -46,24 +46,8 @@ impl Target {
         if self.local {
             return Ok(None);
         }
-        let there = context.manifest_path.exists();
         if let Some(text) = &self.registry {
-            // What the manifest says of this very registry counts; whether all of it is right does not matter here.
-            let manifest = there.then(|| context.manifest().ok()).flatten();
-            let http = context.http()?;
-            return match manifest {
-                Some(manifest) => places::named(context, &http, &manifest, text).map(Some),
-                None => {
-                    let registry = text.trim_end_matches('/').to_owned();
-                    let place = Place::new(&Destination {
-                        registry,
-                        layout: Layout::default(),
-                        plain_http: false,
-                    })?;
-                    let registry = context.registry(http);
-                    Ok(Some(Catalog::new(registry, place)))
-                }
-            };
+            return named(context, text).map(Some);
         }
         if !context.has_project() {
             return Ok(None);
@@ -91,23 +75,36 @@ impl Target {
                 .filter(|one| one.place().holds(image));
             return catalog.ok_or_else(|| fail(self.registry.as_deref().unwrap_or_default()));
         }
-        let there = context.manifest_path.exists();
-        // As for a place that a flag names.
-        if let Some(manifest) = there.then(|| context.manifest().ok()).flatten() {
+        if let Some(manifest) = readable(context) {
             let declared = places::destinations(context, &context.http()?, &manifest)?;
             let found = declared.into_iter().find(|one| one.place().holds(image));
             if let Some(catalog) = found {
                 return Ok(catalog);
             }
         }
-        let place = Place::new(&Destination {
-            registry: format!("{}/{}", image.host, image.repository),
-            layout: Layout::default(),
-            plain_http: false,
-        })?;
-        let registry = context.registry(context.http()?);
-        Ok(Catalog::new(registry, place))
+        named(context, &format!("{}/{}", image.host, image.repository))
     }
+}
+
+/// The manifest, if there is one that can be read: what it says of a registry that is named counts, and whether all of
+/// it is right does not matter then.
+fn readable(context: &Context) -> Option<Manifest> {
+    let there = context.manifest_path.exists();
+    there.then(|| context.manifest().ok()).flatten()
+}
+
+/// The catalog of the place that `text` names.
+fn named(context: &Context, text: &str) -> Result<Catalog, Failure> {
+    let http = context.http()?;
+    if let Some(manifest) = readable(context) {
+        return places::named(context, &http, &manifest, text);
+    }
+    let place = Place::new(&Destination {
+        registry: text.trim_end_matches('/').to_owned(),
+        layout: Layout::default(),
+        plain_http: false,
+    })?;
+    Ok(Catalog::new(context.registry(http), place))
 }
 
 /// What the index calls the images of a catalog, or of this store.
