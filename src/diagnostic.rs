@@ -51,6 +51,14 @@ pub fn is_wild(character: char) -> bool {
         )
 }
 
+/// A number of things, for people: `1 record`, `2 records`.
+pub fn counted(count: usize, thing: &str) -> String {
+    match count {
+        1 => format!("1 {thing}"),
+        _ => format!("{count} {thing}s"),
+    }
+}
+
 /// An error that knows its kind and what its reader can do about it.
 pub trait Explain: Error + Send + Sync + 'static {
     /// Decides the exit code.
@@ -209,7 +217,7 @@ impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.as_slice() {
             [one] => write!(f, "{one}"),
-            many => write!(f, "{} mistakes", many.len()),
+            many => f.write_str(&counted(many.len(), "mistake")),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::diagnostic::{Explain, Kind};
 use crate::digest::Digest;
 use crate::oci::ReadError;
-use crate::registry::{ReferenceError, RegistryError};
+use crate::registry::RegistryError;
 use crate::store::{StoreError, no_room};
 
 /// Why the catalog cannot be read or written.
@@ -15,8 +15,6 @@ use crate::store::{StoreError, no_room};
 pub enum CatalogError {
     #[error(transparent)]
     Registry(#[from] RegistryError),
-    #[error(transparent)]
-    Reference(#[from] ReferenceError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("{what} is not a record that imagewright knows: {reason}")]
@@ -107,7 +105,6 @@ impl Explain for CatalogError {
         match self {
             Self::Registry(error) => error.kind(),
             Self::Unread { source, .. } => source.kind(),
-            Self::Reference(error) => error.kind(),
             Self::Store(error) => error.kind(),
             Self::Materialise(error) => error.kind(),
             Self::Layer { .. } => Kind::Unavailable,
@@ -126,7 +123,6 @@ impl Explain for CatalogError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Registry(error) => error.hint(),
-            Self::Reference(error) => error.hint(),
             Self::Store(error) => error.hint(),
             Self::Materialise(error) => error.hint(),
             Self::Ended => None,

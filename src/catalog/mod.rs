@@ -28,7 +28,7 @@ pub use index::{
     Ecosystem, Entry, Found, Index, Keep, LOCAL, Match, Page, Position, Records, Summary, Writer,
 };
 pub use lookup::{Catalog, Claims};
-pub use place::{KeyTag, Place};
+pub use place::{KeyTag, Place, PlaceError};
 pub use query::{NameFilter, OsFilter, PipFilter, PythonFilter, Query, Status};
 pub use record::{
     Accounts, BaseRecord, Keys, LayerRecord, OsRequest, PackageRecord, Record, RecordLayer,

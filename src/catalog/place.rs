@@ -1,5 +1,6 @@
 //! Which repositories and tags a destination has.
 
+use crate::diagnostic::{Explain, Kind};
 use crate::digest::Digest;
 use crate::manifest::{Destination, Layout};
 use crate::registry::{Reference, ReferenceError};
@@ -12,6 +13,34 @@ const CACHE: &str = "cache";
 pub struct Place {
     root: Reference,
     layout: Layout,
+}
+
+/// Why a text is not a place.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)] // The messages say what each variant means.
+pub enum PlaceError {
+    #[error(transparent)]
+    Reference(ReferenceError),
+    #[error("`{text}` is not a registry's host and a path")]
+    Form { text: String },
+    #[error("`{text}` names one image, and not the place where images are")]
+    Image { text: String, place: String },
+}
+
+impl Explain for PlaceError {
+    fn kind(&self) -> Kind {
+        Kind::Usage
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Form { .. } => "write HOST/PATH, for example `registry.example.com/ml`".into(),
+            Self::Reference(error) => return error.hint(),
+            Self::Image { place, .. } => {
+                format!("a place is HOST/PATH without tag or digest: write `{place}`")
+            }
+        })
+    }
 }
 
 /// A tag that is named by a key and therefore never moves.
@@ -62,10 +91,28 @@ impl Place {
     /// The place that a `registry` or `push` node declares.
     ///
     /// # Errors
-    /// When its text is not a host and a repository.
-    pub fn new(destination: &Destination) -> Result<Self, ReferenceError> {
+    /// When its text is not a host and a repository, or more than these.
+    pub fn new(destination: &Destination) -> Result<Self, PlaceError> {
+        let named: Reference = destination.registry.parse().map_err(|error| match error {
+            ReferenceError::Empty => PlaceError::Form {
+                text: String::new(),
+            },
+            ReferenceError::NoHost(text) => PlaceError::Form { text },
+            error => PlaceError::Reference(error),
+        })?;
+        let root = Reference {
+            tag: None,
+            digest: None,
+            ..named.clone()
+        };
+        if root != named {
+            return Err(PlaceError::Image {
+                text: named.to_string(),
+                place: root.to_string(),
+            });
+        }
         Ok(Self {
-            root: destination.registry.parse()?,
+            root,
             layout: destination.layout,
         })
     }
@@ -86,6 +133,19 @@ impl Place {
             Layout::Split | Layout::Single => self.root.clone(),
             Layout::PerImage => self.below(name),
         }
+    }
+
+    /// Whether a repository is one of its images.
+    pub fn holds(&self, repository: &Reference) -> bool {
+        let below = || {
+            let rest = repository.repository.strip_prefix(&self.root.repository)?;
+            rest.strip_prefix('/')
+        };
+        let found = match self.layout {
+            Layout::Split | Layout::Single => repository.repository == self.root.repository,
+            Layout::PerImage => below().is_some_and(|name| !name.contains('/')),
+        };
+        found && repository.host == self.root.host
     }
 
     /// The tag of the image with this declared name: its own one, or the one called `tag`.

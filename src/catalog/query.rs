@@ -197,12 +197,22 @@ impl FromStr for PipFilter {
                 ),
             );
         }
-        if let Some(version) = rest.strip_prefix('=')
-            && !version.starts_with('=')
+        let example =
+            format!("write for example `{name}==1.0.2`, `{name}>=1.2,<2` or `{name}~=2.1`");
+        if let Some(behind) = rest.strip_prefix('=')
+            && !behind.starts_with('=')
         {
+            // `=>1` is meant as `>=1`.
+            let version = behind.trim_start_matches(['<', '>', '!', '~']);
+            let turned = &behind[..behind.len() - version.len()];
+            let meant = if turned.is_empty() { "=" } else { turned };
+            let version = version.trim();
             return mistake(
-                format!("`=` in `{text}` is not a PEP 440 operator"),
-                format!("write `{name}=={}`", version.trim()),
+                format!("`={turned}` in `{text}` is not a PEP 440 operator"),
+                match turned.len() < 2 && version.starts_with(|c: char| c.is_ascii_digit()) {
+                    true => format!("write `{name}{meant}={version}`"),
+                    false => example,
+                },
             );
         }
         if rest.starts_with(['[', ';', '@']) {
@@ -218,7 +228,7 @@ impl FromStr for PipFilter {
                     "`{rest}` in `{text}` is not a PEP 440 specifier: {}",
                     reason.lines().next().unwrap_or_default()
                 ),
-                format!("write for example `{name}==1.0.2`, `{name}>=1.2,<2` or `{name}~=2.1`"),
+                example,
             )
         })?;
         Ok(Self {

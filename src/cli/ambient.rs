@@ -123,7 +123,7 @@ fn pip_index(text: &str) -> Option<String> {
 }
 
 fn index_logins(variables: impl Iterator<Item = (String, String)>) -> BTreeMap<String, Login> {
-    let all: BTreeMap<String, String> = variables.collect();
+    let all: BTreeMap<String, String> = variables.filter(|(_, value)| !value.is_empty()).collect();
     let mut logins = BTreeMap::new();
     for (key, username) in &all {
         let name = key
@@ -380,6 +380,8 @@ mod tests {
         let variables = [
             ("IMAGEWRIGHT_INDEX_TEAM_ML_USERNAME", "u"),
             ("IMAGEWRIGHT_INDEX_TEAM_ML_PASSWORD", "p"),
+            ("IMAGEWRIGHT_INDEX_EMPTY_USERNAME", ""),
+            ("IMAGEWRIGHT_INDEX_EMPTY_PASSWORD", "p"),
             ("OTHER", "x"),
         ];
         let logins = index_logins(

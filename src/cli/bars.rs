@@ -35,8 +35,13 @@ impl Bars {
     /// Prints one line on standard error, above the bars; nothing under `--quiet` and `--json`.
     pub fn note(&self, text: &str) {
         if !self.quiet {
-            self.write(format!("{}\n", neutral_lines(text)).as_bytes());
+            self.tell(text);
         }
+    }
+
+    /// Prints one line on standard error, above the bars, whatever the flags: a part of the answer.
+    pub fn tell(&self, text: &str) {
+        self.write(format!("{}\n", neutral_lines(text)).as_bytes());
     }
 
     /// Writes to standard error, above the bars. A reader that has gone away is no error.

@@ -18,10 +18,11 @@ use super::pipeline::substitute::{Claim, Substitutes};
 use super::pipeline::{locking, places, records, verify};
 use super::substitution::{BuildFlags, Wish};
 use crate::catalog::{Catalog, Trust};
-use crate::diagnostic::Kind;
+use crate::diagnostic::{Kind, counted};
 use crate::digest::Digest;
 use crate::http::Http;
 use crate::image::Image;
+use crate::layer::LayerContent;
 use crate::lock::{Lock, diff_images};
 use crate::manifest::{Manifest, Platform};
 use crate::store::Store;
@@ -135,8 +136,11 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
         output::json(&document);
         return Ok(ExitCode::SUCCESS);
     }
-    for image in &document.images {
+    for (image, named) in document.images.iter().zip(&built) {
         output::line(&text(image));
+        if context.global.offline {
+            tell_absent(named);
+        }
         if arguments.timings {
             for timing in &image.timings {
                 output::line(&format!("  {:<14} {:>9.1} ms", timing.stage, timing.ms));
@@ -190,6 +194,7 @@ pub fn images(
         registry: registry.as_ref(),
     };
     let builder = Builder::new(artifacts, work, trust.clone(), substitutes)?;
+    let builder = builder.held_to_the_lock(locked.locked);
     let state = store.state()?;
     let only = |platform: &&Platform| wish.only.is_empty() || wish.only.contains(platform);
     let mut orders = Vec::new();
@@ -350,10 +355,23 @@ fn substituted(claim: &Claim) -> SubstitutedDocument {
     }
 }
 
+/// Says which layers are to be had from a registry alone, which is not asked for them now.
+fn tell_absent(named: &Named) {
+    let layers = named.built.image.layers.iter();
+    let absent = layers.filter(|layer| layer.content == LayerContent::Registry);
+    let absent = absent.count();
+    if absent > 0 {
+        output::line(&format!(
+            "  not in this store, and not pulled because of --offline: {}",
+            counted(absent, "layer")
+        ));
+    }
+}
+
 fn text(image: &BuiltDocument) -> String {
     let sizes = format!(
-        "{} layers, {} unpacked, {} compressed",
-        image.layers,
+        "{}, {} unpacked, {} compressed",
+        counted(image.layers, "layer"),
         size(image.unpacked_bytes),
         size(image.compressed_bytes)
     );

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::context::Context;
 use super::failure::Failure;
 use super::output;
+use crate::diagnostic::counted;
 
 /// Flags of `check`.
 #[derive(Debug, clap::Args)]
@@ -40,10 +41,10 @@ pub fn run(context: &Context, _: &Arguments) -> Result<ExitCode, Failure> {
         output::json(&document);
     } else {
         output::line(&format!(
-            "{} is right: {} image(s), {} run(s)",
+            "{} is right: {}, {}",
             context.manifest_path.display(),
-            document.images.len(),
-            document.runs.len()
+            counted(document.images.len(), "image"),
+            counted(document.runs.len(), "run")
         ));
     }
     Ok(ExitCode::SUCCESS)

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::bars::neutral_lines;
-use crate::diagnostic::{Explain, Kind, Problem};
+use crate::diagnostic::{Explain, Kind, Problem, counted};
 use crate::store::is_full;
 
 /// What to do when the disk of a file is full that the error names.
@@ -212,7 +212,7 @@ fn render_problems(problems: &[Problem], colour: bool) -> String {
         out.push('\n');
     }
     if problems.len() > 1 {
-        let _ = writeln!(out, "{} mistakes", problems.len());
+        let _ = writeln!(out, "{}", counted(problems.len(), "mistake"));
     }
     out
 }

@@ -16,6 +16,7 @@ use crate::catalog::{
     Catalog, CatalogError, Found, Index, Keys, Match, NameFilter, OsFilter, Page, PageToken,
     PipFilter, Position, PythonFilter, Query, Status,
 };
+use crate::diagnostic::Kind;
 use crate::digest::Digest;
 use crate::manifest::Platform;
 use crate::registry::Reference;
@@ -25,6 +26,9 @@ use request::Requested;
 /// Flags of `find`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
+    /// Nothing: where a word stands, it is told which flag says what it may mean
+    #[arg(hide = true)]
+    words: Vec<String>,
     #[command(flatten)]
     filters: Filters,
     #[command(flatten)]
@@ -77,6 +81,7 @@ impl Filters {
         let pip = self.pip.iter().map(|text| text.parse());
         let os = self.os.iter().map(|text| text.parse());
         let status = self.status.iter().map(|word| word.parse());
+        let base = self.base.as_deref().map(base).transpose()?;
         Ok(Query {
             pip: pip.collect::<Result<Vec<PipFilter>, _>>()?,
             os: os.collect::<Result<Vec<OsFilter>, _>>()?,
@@ -85,12 +90,23 @@ impl Filters {
                 .as_deref()
                 .map(str::parse::<PythonFilter>)
                 .transpose()?,
-            base: self.base.clone(),
+            base,
             platform: self.platform,
             name: parsed(&self.name)?.map(|name: NameFilter| name),
             status: status.collect::<Result<BTreeSet<Status>, _>>()?,
             satisfies: requested.map(Requested::key),
         })
+    }
+}
+
+/// The name of a base, or where it begins: any text, but not none.
+fn base(text: &str) -> Result<String, CatalogError> {
+    match text.trim().is_empty() {
+        true => Err(CatalogError::Query {
+            message: "the base that images are to have is empty".into(),
+            hint: "write for example `tabular` or `debian bookworm`, or leave --base out".into(),
+        }),
+        false => Ok(text.to_owned()),
     }
 }
 
@@ -150,12 +166,15 @@ pub struct FoundDocument {
     pub pushed_ms: i64,
     /// Digest of what the name stood for before.
     pub supersedes: Option<Digest>,
-    /// What it has of the packages that were asked for.
+    /// What it has of the packages that were asked for, and only of those: `show` tells all that are installed.
     pub packages: Vec<Match>,
 }
 
 /// Finds.
 pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    if let Some(word) = arguments.words.first() {
+        return Err(flag_for(word));
+    }
     let (filters, target) = (&arguments.filters, &arguments.target);
     let store = context.store()?;
     let requested = filters.satisfies.as_deref();
@@ -185,7 +204,20 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
     };
     let catalog = question.catalog;
     let answer = |index: &Index| question.answer(index, requested.as_ref());
-    let (page, nearest) = records::with_index(context, &store, catalog, !target.no_sync, answer)?;
+    let Answer {
+        page,
+        nearest,
+        is_anything,
+    } = records::with_index(context, &store, catalog, !target.no_sync, answer)?;
+    if catalog.is_none() && !target.local {
+        context.progress.note(
+            "no registry is declared or given (--registry HOST/PATH): these are this store's own images",
+        );
+    }
+    if !is_anything {
+        let told = records::emptiness(catalog, question.asks);
+        context.progress.note(&told);
+    }
     let next = page.next.map(|at| PageToken::new(&query, &source, at));
     let images = page.images.into_iter();
     let document = FindDocument {
@@ -198,6 +230,29 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
         false => table::print(context, &document),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What to write in place of a word without a flag.
+fn flag_for(word: &str) -> Failure {
+    let image: Option<Reference> = parsed(word);
+    let hint = match image {
+        Some(image) if image.tag.is_some() || image.digest.is_some() => format!(
+            "`imagewright show {word}` shows an image; --registry {}/{} finds those that are there",
+            image.host, image.repository
+        ),
+        Some(_) => format!("--registry {word} finds the images that are there"),
+        None => format!("--name {word} finds images by name, --pip {word} by a Python package"),
+    };
+    let message = format!("`find` does not know what to do with the word `{word}`");
+    Failure::plain(Kind::Usage, message, hint)
+}
+
+/// What there is.
+struct Answer {
+    page: Page,
+    nearest: Vec<NearDocument>,
+    /// Whether there is any image at all, whatever the query.
+    is_anything: bool,
 }
 
 /// What is asked, and where.
@@ -215,22 +270,22 @@ struct Question<'a> {
 
 impl Question<'_> {
     /// A page; if nothing is on the first one, what comes nearest to the request.
-    fn answer(
-        &self,
-        index: &Index,
-        requested: Option<&Requested>,
-    ) -> Result<(Page, Vec<NearDocument>), CatalogError> {
+    fn answer(&self, index: &Index, requested: Option<&Requested>) -> Result<Answer, CatalogError> {
         let (after, limit) = (self.after.as_ref(), self.limit);
-        let Some(requested) = requested else {
-            let page = index.page(self.source, self.query, after, limit, None)?;
-            return Ok((page, Vec::new()));
+        let page = match requested {
+            Some(requested) => requested.page(self, index)?,
+            None => index.page(self.source, self.query, after, limit, None)?,
         };
-        let page = requested.page(self, index)?;
-        let nearest = match page.images.is_empty() && after.is_none() {
-            true => requested.nearest(self, index)?,
-            false => Vec::new(),
+        let nothing = page.images.is_empty() && after.is_none();
+        let nearest = match requested {
+            Some(requested) if nothing => requested.nearest(self, index)?,
+            _ => Vec::new(),
         };
-        Ok((page, nearest))
+        Ok(Answer {
+            page,
+            nearest,
+            is_anything: !nothing || !index.names(self.source)?.is_empty(),
+        })
     }
 }
 

@@ -1,21 +1,26 @@
 //! Files with a secret key that signs records.
 
 use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
+use super::context::Context;
 use super::failure::Failure;
 use crate::catalog::SecretKey;
 use crate::diagnostic::Kind;
+use crate::progress::Progress as _;
 
 /// Most bytes of a key file.
 const KEY_LIMIT: u64 = 4096;
 
-/// Reads a key file.
+/// Permission bits that let others than the owner read.
+const OTHERS: u32 = 0o044;
+
+/// Reads a key file; one that others can read is warned of.
 ///
 /// # Errors
 /// When it is not one.
-pub fn read(path: &Path) -> Result<SecretKey, Failure> {
+pub fn read(context: &Context, path: &Path) -> Result<SecretKey, Failure> {
     if SecretKey::is_in(&path.to_string_lossy()) {
         return Err(Failure::plain(
             Kind::Usage,
@@ -36,7 +41,16 @@ pub fn read(path: &Path) -> Result<SecretKey, Failure> {
     }
     let bytes = std::fs::read(path).map_err(|error| fail(error.to_string()))?;
     let text = String::from_utf8(bytes).map_err(|_| fail("it is not text".into()))?;
-    Ok(SecretKey::parse(&text, path)?)
+    let key = SecretKey::parse(&text, path)?;
+    if meta.permissions().mode() & OTHERS != 0 {
+        let path = path.display();
+        let warning = format!(
+            "others than its owner can read the secret key in {path}: run `chmod 600 {path}`, and make a new key if \
+             somebody may have read it"
+        );
+        context.progress.warn(&warning);
+    }
+    Ok(key)
 }
 
 /// Writes a key into a new file that its owner alone can read.

@@ -10,7 +10,7 @@ use super::failure::Failure;
 use super::output;
 use super::pipeline::locking::{self, Locked, Mode};
 use super::pipeline::shelf::{Contribution, Preferred, Reused, Shelf, Why, Wishes};
-use crate::diagnostic::Kind;
+use crate::diagnostic::{Kind, counted};
 use crate::identity::CacheDocument;
 use crate::lock::{self, ImageDiff, Lock, diff_images};
 use crate::manifest::{Manifest, Platform};
@@ -116,18 +116,23 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
         prefer: arguments.prefer_catalog,
         trust_registry: arguments.trust_registry,
     };
-    let locked = context.wait(async {
+    let (locked, asked) = context.wait(async {
         let shelf = match wishes.reuse || wishes.prefer {
             true => Shelf::open(context, &store, &http, &manifest, wishes).await?,
             false => None,
         };
         let (previous, shelf) = (previous.as_ref(), shelf.as_ref());
-        locking::with_catalog(context, &store, &http, &manifest, previous, &mode, shelf).await
+        let locked =
+            locking::with_catalog(context, &store, &http, &manifest, previous, &mode, shelf);
+        Ok::<_, Failure>((locked.await?, shelf.is_some()))
     })?;
     if locked.changed {
         context.write_lock(&locked.lock)?;
     }
     store.state()?.put_root(&context.lock_root())?;
+    if asked {
+        tell_kept(context, &locked);
+    }
     let document = document(previous.as_ref(), &locked);
     if context.global.json {
         output::json(&document);
@@ -135,6 +140,27 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
         print(context, &document);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says for which images the registry was not asked: what the lock has for them answers the manifest already.
+fn tell_kept(context: &Context, locked: &Locked) {
+    let images = locked.lock.images.iter();
+    let images = images.flat_map(|(name, all)| all.keys().map(move |platform| (name, platform)));
+    let kept: Vec<String> = images
+        .filter(|(name, platform)| {
+            let image = ((*name).clone(), **platform);
+            !locked.contributions.contains_key(&image)
+        })
+        .map(|(name, platform)| format!("{name} for {platform}"))
+        .collect();
+    if !kept.is_empty() {
+        context.progress.note(&format!(
+            "the lock has pins that answer the manifest, and keeps them: {}; to take those of the registry, remove {} and \
+             lock again",
+            kept.join(", "),
+            context.lock_path.display()
+        ));
+    }
 }
 
 /// What may change; flags that contradict each other are a mistake.
@@ -248,8 +274,11 @@ fn document(previous: Option<&Lock>, locked: &Locked) -> LockDocument {
 fn print(context: &Context, document: &LockDocument) {
     for image in &document.images {
         output::line(&format!(
-            "{} for {}: {} wheels, {} OS packages above the base",
-            image.name, image.platform, image.wheels, image.debs
+            "{} for {}: {}, {} above the base",
+            image.name,
+            image.platform,
+            counted(image.wheels, "wheel"),
+            counted(image.debs, "OS package")
         ));
         for line in image.diff.iter().flat_map(super::diff::lines) {
             output::line(&format!("  {line}"));
@@ -314,9 +343,11 @@ fn reuse(reused: &Reused) -> Vec<String> {
     };
     let how = match &reused.believed {
         Some(who) => format!("its pins are taken, by {who}"),
-        None => "its versions are followed; which files they are say index and archive, because \
-                 nobody who is trusted vouches for it"
-            .into(),
+        None => {
+            "its versions are followed, but the files are those that the index and the archive \
+                 have, because nobody who is trusted vouches for this image"
+                .into()
+        }
     };
     let mut lines = vec![
         format!("as {name} ({digest}) in {repository}, which {why}: {how}"),

@@ -35,8 +35,8 @@ mod why;
 
 use std::process::ExitCode;
 
-use clap::builder::TypedValueParser as _;
-use clap::{Parser, Subcommand};
+use clap::builder::{Resettable, TypedValueParser as _};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::diagnostic::Kind;
 use crate::manifest::Platform;
@@ -110,9 +110,28 @@ fn platforms() -> impl clap::builder::TypedValueParser<Value = Platform> {
     clap::builder::PossibleValuesParser::new(all).try_map(|text| text.parse::<Platform>())
 }
 
+/// Reads the command line.
+fn parse() -> Result<Arguments, clap::Error> {
+    let mut grammar = without_empty_variables(Arguments::command());
+    let mut found = grammar.try_get_matches_from_mut(std::env::args_os())?;
+    Arguments::from_arg_matches_mut(&mut found).map_err(|error| error.format(&mut grammar))
+}
+
+/// A variable that is set to nothing counts as one that is not set, for every flag that has one.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|flag| {
+        let value = flag.get_env().and_then(std::env::var_os);
+        match value.is_some_and(|value| value.is_empty()) {
+            true => flag.env(Resettable::Reset),
+            false => flag,
+        }
+    });
+    command.mut_subcommands(without_empty_variables)
+}
+
 /// Runs the command; the exit code is that of [`Kind`].
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match parse() {
         Ok(arguments) => arguments,
         Err(error) => {
             let _ = error.print();

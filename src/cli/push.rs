@@ -39,7 +39,8 @@ pub struct Arguments {
     /// Only these platforms; default: all that the image declares
     #[arg(long, value_name = "PLATFORM", value_parser = super::platforms())]
     platform: Vec<Platform>,
-    /// Ask the registry what it has, and tell what would be sent; write nothing
+    /// Ask the registry what it has, and tell what would be sent; write nothing there. Images are built, and the lock
+    /// is brought up to date, as by `build`
     #[arg(long)]
     dry_run: bool,
     /// Keep the wheels and debs too, for the day when an index or archive has dropped them
@@ -110,7 +111,9 @@ struct Prepared<'a> {
 /// Pushes.
 pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let manifest = context.manifest()?;
-    let signer = arguments.sign.as_deref().map(key_file::read).transpose()?;
+    let signer = arguments.sign.as_deref();
+    let signer = signer.map(|path| key_file::read(context, path));
+    let signer = signer.transpose()?;
     let http = context.http()?;
     let catalogs = arguments.target.catalogs(context, &http, &manifest)?;
     let lookup = places::lookup(context, &http, &manifest)?;

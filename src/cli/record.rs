@@ -14,6 +14,7 @@ use crate::catalog::{Catalog, CatalogError, Found, Index, PackageRecord, Query, 
 use crate::diagnostic::Kind;
 use crate::digest::Digest;
 use crate::manifest::Platform;
+use crate::registry::Reference;
 use crate::report::neutral;
 
 /// Fewest hexadecimal digits that are taken for a digest or key.
@@ -79,15 +80,43 @@ pub fn key_digits(text: &str) -> Option<&str> {
     ((least..=64).contains(&digits.len()) && digits.chars().all(hex)).then_some(digits)
 }
 
-/// Prints the records of a name, digest or key.
+/// Whether a text is meant as an image in a registry.
+pub fn is_reference(text: &str) -> bool {
+    text.contains('/')
+}
+
+/// Reads `HOST/PATH:TAG` or `HOST/PATH@DIGEST`.
+fn image(text: &str) -> Result<Reference, Failure> {
+    let image: Reference = text.parse()?;
+    if image.tag.is_none() && image.digest.is_none() {
+        return Err(Failure::plain(
+            Kind::Usage,
+            format!("`{text}` names no image"),
+            format!(
+                "write `{text}:NAME` or `{text}@sha256:…`; `imagewright find --registry {text}` tells which there are"
+            ),
+        ));
+    }
+    Ok(image)
+}
+
+/// Prints the records of a name, digest or key, or of an image where it is.
 pub fn run(context: &Context, target: &Target, what: &str) -> Result<ExitCode, Failure> {
-    let catalog = target.catalog(context)?;
+    let image = is_reference(what).then(|| image(what)).transpose()?;
+    let catalog = match &image {
+        Some(image) => Some(target.catalog_of(context, image)?),
+        None => target.catalog(context)?,
+    };
     let catalog = catalog.as_ref();
     let store = context.store()?;
     let source = records::source(catalog);
     let (records, names) =
         records::with_index(context, &store, catalog, !target.no_sync, |index| {
-            let records = look_up(index, catalog, &source, what)?;
+            let found = match &image {
+                Some(image) => look_up_image(index, &source, image)?,
+                None => look_up(index, &source, what)?,
+            };
+            let records = documents(index, catalog, &source, found)?;
             let names = match records.is_empty() {
                 true => index.names(&source)?,
                 false => Vec::new(),
@@ -125,25 +154,61 @@ fn missing(catalog: Option<&Catalog>, what: &str, names: &[String]) -> Failure {
         return Failure::plain(
             Kind::NotFound,
             format!("there is no image `{what}` in {place}"),
-            format!("{place} has no record of any image"),
+            records::emptiness(catalog, true),
         );
     }
     let kind = format!("record in {place} of an image");
     unknown(&kind, what, names.iter().map(String::as_str))
 }
 
-fn look_up(
+fn look_up(index: &Index, source: &str, what: &str) -> Result<Vec<Found>, CatalogError> {
+    let found = by_name(index, source, what, BTreeSet::new())?;
+    match key_digits(what) {
+        Some(digits) if found.is_empty() => index.by_key(source, digits, MOST),
+        _ => Ok(found),
+    }
+}
+
+/// The images with this digest; else those that were the last to get this tag.
+fn look_up_image(
+    index: &Index,
+    source: &str,
+    image: &Reference,
+) -> Result<Vec<Found>, CatalogError> {
+    if let Some(digest) = &image.digest {
+        return index.by_key(source, &digest.hex(), MOST);
+    }
+    let Some(tag) = &image.tag else {
+        return Ok(Vec::new());
+    };
+    // A tag is the image's name, begins with it, or is in a repository that ends with it.
+    let mut names = index.names(source)?;
+    names.retain(|name| {
+        let rest = tag.strip_prefix(name.as_str());
+        let own = image.repository.rsplit('/').next() == Some(name);
+        own || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    });
+    let mut found = Vec::new();
+    for name in names {
+        found.extend(by_name(index, source, &name, Status::ALL.into())?);
+    }
+    found.retain(|found| {
+        let summary = &found.summary;
+        summary.repository == image.repository && summary.tags.contains(tag)
+    });
+    found.sort_by_key(|found| std::cmp::Reverse(found.summary.pushed_ms));
+    let name = found.first().map(|found| found.summary.name.clone());
+    found.retain(|found| name.as_ref() == Some(&found.summary.name));
+    Ok(found)
+}
+
+/// One record for each name and platform: the first that was found.
+fn documents(
     index: &Index,
     catalog: Option<&Catalog>,
     source: &str,
-    what: &str,
+    mut found: Vec<Found>,
 ) -> Result<Vec<RecordDocument>, CatalogError> {
-    let mut found = by_name(index, source, what)?;
-    if found.is_empty()
-        && let Some(digits) = key_digits(what)
-    {
-        found = index.by_key(source, digits, MOST)?;
-    }
     let mut seen = BTreeSet::new();
     found.retain(|found| seen.insert((found.summary.name.clone(), found.summary.platform)));
     let mut records = Vec::new();
@@ -155,13 +220,19 @@ fn look_up(
     Ok(records)
 }
 
-fn by_name(index: &Index, source: &str, name: &str) -> Result<Vec<Found>, CatalogError> {
+fn by_name(
+    index: &Index,
+    source: &str,
+    name: &str,
+    status: BTreeSet<Status>,
+) -> Result<Vec<Found>, CatalogError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-".contains(c);
     if !name.chars().all(plain) {
         return Ok(Vec::new());
     }
     let query = Query {
         name: Some(name.parse()?),
+        status,
         ..Query::default()
     };
     Ok(index.page(source, &query, None, MOST, None)?.images)

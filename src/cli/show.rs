@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::output;
 use super::pipeline::records::Target;
 use super::record;
-use crate::diagnostic::Kind;
+use crate::diagnostic::{Kind, counted};
 use crate::digest::Digest;
 use crate::lock::{Lock, LockedBase, LockedImage};
 use crate::manifest::{self, Platform};
@@ -17,8 +17,9 @@ use crate::manifest::{self, Platform};
 /// Flags of `show`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The word `base` and a built-in base's name; an image's name; or a digest or key of a record
-    #[arg(num_args = 1..=2, required = true, value_names = ["base|IMAGE|DIGEST|KEY", "BASE"])]
+    /// The word `base` and a built-in base's name; an image's name; a digest or key of a record; or where an image is in a
+    /// registry, as `push` and `find` print it
+    #[arg(num_args = 1..=2, required = true, value_names = ["base|IMAGE|DIGEST|KEY|REFERENCE", "BASE"])]
     what: Vec<String>,
     #[command(flatten)]
     target: Target,
@@ -90,7 +91,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
 
 /// Whether a record is meant: one place of them is named, it is a digest or key, or what the manifest does not declare.
 fn is_record(context: &Context, arguments: &Arguments, name: &str) -> Result<bool, Failure> {
-    if arguments.target.is_given() || !context.has_project() {
+    if arguments.target.is_given() || record::is_reference(name) || !context.has_project() {
         return Ok(true);
     }
     let manifest = context.manifest()?;
@@ -174,7 +175,8 @@ fn platform_document(
     let (base, base_debs): (String, &[String]) = match &locked.base {
         LockedBase::From { reference, digest } => (format!("{reference} ({digest})"), &[]),
         LockedBase::Debian { suite, debs, .. } => {
-            (format!("Debian {suite}, {} packages", debs.len()), debs)
+            let packages = counted(debs.len(), "package");
+            (format!("Debian {suite}, {packages}"), debs)
         }
     };
     let wheels = locked
@@ -227,8 +229,8 @@ fn text(document: &ShowDocument) -> String {
         line(format!("  digest   {digest}"));
         for (title, packages) in [("pip", &platform.pip), ("os", &platform.os)] {
             line(format!(
-                "  {title} ({} packages; * = asked for)",
-                packages.len()
+                "  {title} ({}; * = asked for)",
+                counted(packages.len(), "package")
             ));
             for package in packages {
                 let mark = if package.requested { '*' } else { ' ' };

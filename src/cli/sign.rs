@@ -53,6 +53,8 @@ pub struct Arguments {
 pub struct SignDocument {
     /// The public key, as `trust` names it.
     pub key: String,
+    /// Its short name: the first 16 digits of its SHA-256, as tags and messages have it.
+    pub id: String,
     /// Where the new secret key was written.
     pub written: Option<String>,
     /// What was signed, by destination, then in declared order.
@@ -84,7 +86,10 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(path) = &document.written {
-        output::line(&format!("wrote {path}: keep it secret; for the manifest:"));
+        let id = &document.id;
+        output::line(&format!(
+            "wrote {path}: keep it secret; what it signs is told as signed by {id}; for the manifest:"
+        ));
         output::line(&format!("trust \"{}\"", document.key));
     }
     for image in &document.images {
@@ -105,6 +110,7 @@ fn new_key(path: &Path) -> Result<SignDocument, Failure> {
     key_file::write(path, &key)?;
     Ok(SignDocument {
         key: key.public().to_string(),
+        id: key.public().id(),
         written: Some(path.display().to_string()),
         images: Vec::new(),
     })
@@ -119,7 +125,7 @@ fn sign(context: &Context, arguments: &Arguments) -> Result<SignDocument, Failur
             "give --key KEYFILE, or set IMAGEWRIGHT_SIGNING_KEY; `imagewright sign --new KEYFILE` makes one",
         ));
     };
-    let signer = key_file::read(path)?;
+    let signer = key_file::read(context, path)?;
     let requests = context.select(&manifest, &arguments.images)?;
     let http = context.http()?;
     let catalogs = arguments.target.catalogs(context, &http, &manifest)?;
@@ -163,6 +169,7 @@ fn sign(context: &Context, arguments: &Arguments) -> Result<SignDocument, Failur
     }
     Ok(SignDocument {
         key: signer.public().to_string(),
+        id: signer.public().id(),
         written: None,
         images,
     })

@@ -3,6 +3,7 @@
 mod diff;
 mod fragment;
 mod model;
+mod once;
 mod read;
 mod write;
 
@@ -41,7 +42,7 @@ pub fn normalize(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
     use crate::diagnostic::SourceText;
@@ -229,5 +230,58 @@ mod tests {
         }
         let dangling = text.replacen("wheel \"churn", "wheel \"other", 1);
         assert!(Lock::parse(&SourceText::new("l", dangling)).is_err());
+    }
+    #[test]
+    fn no_line_stands_twice_in_its_block() {
+        let text = example().to_text();
+        let lines: Vec<&str> = text.lines().collect();
+        let parse = |text: String| Lock::parse(&SourceText::new("l", text));
+        let mut tried = BTreeSet::new();
+        for (at, line) in lines.iter().enumerate() {
+            if line.ends_with('{')
+                || ['}', '/'].iter().any(|c| line.starts_with(*c))
+                || line.is_empty()
+            {
+                continue;
+            }
+            // The same line, and one that says something else of the same thing.
+            for twin in [(*line).to_owned(), line.replace(['0', '1'], "2")] {
+                let single = line.trim_start().split(' ').next().unwrap();
+                if twin != *line && ["wheel", "deb"].contains(&single) {
+                    continue;
+                }
+                let mut twice = lines.clone();
+                twice.insert(at + 1, &twin);
+                let problems = parse(twice.join("\n")).expect_err(line).0;
+                let found = problems.iter().find(|problem| {
+                    let [(again, _), (first, _)] = problem.labels.as_slice() else {
+                        return false;
+                    };
+                    problem.message.contains("stands twice") && first.start < again.start
+                });
+                assert!(found.is_some(), "{line}: {problems:?}");
+                tried.insert(single);
+            }
+        }
+        for name in ["lock", "request", "digest", "base", "python", "os-layer"] {
+            assert!(tried.contains(name), "{name} of {tried:?}");
+        }
+        for (block, end) in [("\nimage ", "\n}\n"), ("\ndebian ", "\n}\n")] {
+            let start = text.find(block).unwrap();
+            let length = text[start..].find(end).unwrap() + end.len() - 1;
+            let block = &text[start..start + length];
+            let twice = text.replacen(block, &[block, block].concat(), 1);
+            let problems = parse(twice).expect_err(block).to_string();
+            assert!(problems.contains("stands twice"), "{problems}");
+        }
+        for (old, new) in [
+            ("lock 1 ", "lock 1 1 "),
+            ("sha256=", "sha256=\"00\" sha256="),
+            ("platform=", "platform=\"linux/amd64\" platform="),
+        ] {
+            let problems = parse(text.replacen(old, new, 1)).expect_err(old);
+            let told = problems.0.iter().any(|one| one.message.contains("twice"));
+            assert!(told, "{old}: {problems:?}");
+        }
     }
 }

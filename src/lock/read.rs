@@ -45,20 +45,23 @@ impl Lock {
         let Some(document) = reader.document() else {
             return Err(reader.problems);
         };
+        reader.check_once(&document);
         let lock = reader.lock(&document);
         reader.problems.or(lock)
     }
 }
 
-struct Reader {
-    source: Arc<SourceText>,
-    problems: Problems,
+/// What to do about a lock that is wrong.
+pub(super) const HELP: &str = "the lock is written by `imagewright lock`; restore it from version control, or delete it and lock again";
+
+pub(super) struct Reader {
+    pub(super) source: Arc<SourceText>,
+    pub(super) problems: Problems,
 }
 
 impl Reader {
-    fn wrong(&mut self, span: Span, message: impl Into<String>) {
-        let problem = Problem::new(&self.source, span, message, "here")
-            .help("the lock is written by `imagewright lock`; restore it from version control, or delete it and lock again");
+    pub(super) fn wrong(&mut self, span: Span, message: impl Into<String>) {
+        let problem = Problem::new(&self.source, span, message, "here").help(HELP);
         self.problems.0.push(problem);
     }
 
@@ -93,7 +96,7 @@ impl Reader {
         Span::new(start, end - start)
     }
 
-    fn span(&self, node: &KdlNode) -> Span {
+    pub(super) fn span(&self, node: &KdlNode) -> Span {
         self.clamp(Span::new(node.span().offset(), node.name().value().len()))
     }
 

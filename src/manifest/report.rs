@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::mistake::Mistake;
 use super::secrets;
-use crate::diagnostic::{Problem, Problems, SourceText, Span};
+use crate::diagnostic::{Problem, Problems, SourceText, Span, counted};
 
 /// More mistakes than this are counted, not shown.
 const MAX_SHOWN: usize = 100;
@@ -66,7 +66,7 @@ impl Report {
         if rest > 0
             && let Some(last) = self.problems.last_mut()
         {
-            let more = format!("and {rest} more mistakes that are not shown");
+            let more = format!("and {}, not shown", counted(rest, "more mistake"));
             last.help = Some(match last.help.take() {
                 Some(help) => format!("{help}; {more}"),
                 None => more,

@@ -78,6 +78,16 @@ pub(super) fn registry(text: &str) -> Result<(), Mistake> {
     let help =
         "write host and prefix without scheme and tag, for example \"registry.example.com/ml\"";
     no_scheme(text, help)?;
+    if let Some((slash, _)) = text.match_indices('/').next()
+        && let Some(at) = text[slash..].find([':', '@'])
+    {
+        return Err(Mistake::at(
+            slash + at..text.len(),
+            "a tag or digest stands behind the place of images",
+            "remove this",
+        )
+        .help(help));
+    }
     let (host, path) = text.split_once('/').unwrap_or((text, ""));
     host_and_port(text, host, help)?;
     if !host.contains(['.', ':']) && host != "localhost" {

@@ -146,7 +146,14 @@ impl Explain for RegistryError {
             Self::Credentials(error) => return error.hint(),
             Self::Store(error) => return error.hint(),
             Self::NotFound { .. } => "check the name and tag; private images may need a login",
-            Self::NoCredentials { .. } | Self::Denied { .. } => LOG_IN,
+            Self::NoCredentials { host, .. } => {
+                return Some(format!(
+                    "log in with `docker login {host}` or `podman login {host}`"
+                ));
+            }
+            Self::Denied { .. } => {
+                "the credentials that are configured for it are wrong, or may not do this: log in as somebody who may, with `docker login` or `podman login`"
+            }
             Self::TooLarge { .. } | Self::WrongDigest { .. } => {
                 "the registry, or something between, sends other bytes than it promised: do not trust it"
             }

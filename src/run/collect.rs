@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Dir, FileType, Mode, OFlags, fstat};
 
+use crate::diagnostic::counted;
+
 /// How much is taken.
 #[derive(Clone, Copy, Debug)]
 pub struct Caps {
@@ -72,7 +74,10 @@ pub fn collect(from: &Path, to: &Path, caps: Caps) -> io::Result<Collected> {
     }
     work.folder(Path::new(""), 0)?;
     if work.unmentioned > 0 {
-        let more = format!("and {} more files were not taken", work.unmentioned);
+        let more = format!(
+            "not taken either: {}",
+            counted(work.unmentioned, "more file")
+        );
         work.done.warnings.push(more);
     }
     work.done.files.sort();

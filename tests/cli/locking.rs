@@ -111,6 +111,63 @@ fn locked_refuses_to_change_and_marks_the_image() {
 }
 
 #[test]
+fn an_image_that_is_not_the_lock_s_is_refused_if_the_lock_must_hold() {
+    let server = index(&RELEASES);
+    let text = manifest(
+        &server,
+        "image \"a\" base=\"own\" {\n    pip \"alpha\"\n}\n",
+    );
+    let context = TestContext::on_python(&text);
+    let right = context.digest("a");
+    let wrong = format!("sha256:{}", "5".repeat(64));
+    let lock = context.lock_text().replace(&right, &wrong);
+    assert!(lock.contains(&wrong), "{lock}");
+    let words = [
+        "image `a` for linux/amd64",
+        right.as_str(),
+        wrong.as_str(),
+        "--verify-substitutes",
+        "imagewright build",
+    ];
+    let other = TestContext::on_python(&text);
+    // One that has built it, and one that has not.
+    for context in [&context, &other] {
+        context.write("imagewright.lock", &lock);
+        for arguments in [
+            &["build", "--locked"][..],
+            &["export", "a", "--oci", "out", "--locked"],
+            &["exec", "a", "--locked", "--", "true"],
+            &["build", "--locked", "--metadata-file", "made.json"],
+        ] {
+            let told = context.fails(7, arguments);
+            for word in words {
+                assert!(told.contains(word), "{word}: {told}");
+            }
+        }
+        for name in ["out", "made.json"] {
+            assert!(!context.path(name).exists(), "{name}");
+        }
+        assert_eq!(context.lock_text(), lock);
+    }
+    let found = other.json(&["find", "--local"]);
+    assert_eq!(found["images"], serde_json::json!([]), "it is not kept");
+    // A lock that may change keeps what it has, with a warning.
+    let told = other.run(&["build"]).success();
+    assert!(
+        told.stderr
+            .contains(&format!("the lock has {wrong} and keeps it")),
+        "{told:?}"
+    );
+    assert_eq!(other.lock_text(), lock);
+    // The advice helps.
+    let line = format!("    digest \"{wrong}\"\n");
+    other.write("imagewright.lock", lock.replace(&line, ""));
+    other.ok(&["build"]);
+    assert_eq!(other.lock_text(), lock.replace(&wrong, &right));
+    other.ok(&["build", "--locked"]);
+}
+
+#[test]
 fn the_store_is_enough_offline() {
     let server = index(&RELEASES);
     let run = "run \"says\" image=\"a\" { command \"python\" \"-c\" \"import alpha; print(alpha.version)\"; }\n";
@@ -228,7 +285,11 @@ fn a_lock_that_is_none_is_refused_and_left_alone() {
     assert_ne!(newer, lock);
     let cut = lock[..lock.len() - 40].to_owned();
     let hash = lock.replacen("sha256=\"", "sha256=\"zz", 1);
-    let cases: [(Vec<u8>, &str); 6] = [
+    let request = lock.lines().find(|line| line.starts_with("    request"));
+    let request = format!("{}\n", request.unwrap());
+    let twice = lock.replacen(&request, &[request.as_str(), &request].concat(), 1);
+    let cases: [(Vec<u8>, &str); 7] = [
+        (twice.into(), "`request` stands twice"),
         (conflict.into(), "conflict"),
         (newer.into(), "99"),
         (cut.into(), "imagewright.lock"),

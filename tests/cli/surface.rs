@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{PROGRAM, TestContext};
+use crate::support::{PROGRAM, Ran, TestContext};
 
 /// The commands that the help lists, in its order.
 fn commands(help: &str) -> Vec<String> {
@@ -66,6 +66,66 @@ fn wrong_command_lines_end_with_two() {
         assert!(told.contains(wanted), "{arguments:?}: {told}");
     }
     assert!(context.ok(&["completions", "bash"]).contains("imagewright"));
+}
+
+#[test]
+fn a_variable_that_is_empty_is_not_set() {
+    let mut context = TestContext::of("image \"a\" base=\"minimal\"\n");
+    for name in ["IMAGEWRIGHT_STORE", "IMAGEWRIGHT_SIGNING_KEY"] {
+        context.variables.push((name.into(), String::new()));
+    }
+    context.ok(&["find", "--local"]);
+    let store = context.folder().join("home/.cache/imagewright");
+    assert!(store.is_dir());
+    let told = context.fails(2, &["sign", "a"]);
+    assert!(told.contains("nothing says which key signs"), "{told}");
+    let told = context.fails(2, &["push", "a"]);
+    assert!(told.contains("nothing says where to push to"), "{told}");
+    // One that is said is meant.
+    let told = context.fails(2, &["find", "--local", "--store", ""]);
+    assert!(told.contains("--store"), "{told}");
+}
+
+#[test]
+fn a_place_has_neither_tag_nor_digest() {
+    let context = TestContext::of("image \"a\" base=\"minimal\"\n");
+    let digest = format!("sha256:{}", "5".repeat(64));
+    for place in [
+        "registry.example.com/ml:v1".to_owned(),
+        format!("registry.example.com/ml@{digest}"),
+        format!("registry.example.com/ml:v1@{digest}"),
+    ] {
+        for arguments in [
+            ["push", "--to", &place],
+            ["sign", "--to", &place],
+            ["find", "--registry", &place],
+        ] {
+            let mut command = context.command(arguments);
+            command.env("IMAGEWRIGHT_SIGNING_KEY", "");
+            if arguments[0] == "sign" {
+                context.run(&["sign", "--new", "../key"]);
+                command.args(["--key", "../key"]);
+            }
+            let ran = Ran::of(command);
+            assert_eq!(ran.code, Some(2), "{ran:?}");
+            for word in [
+                place.as_str(),
+                "HOST/PATH without tag or digest",
+                "write `registry.example.com/ml`",
+            ] {
+                assert!(ran.stderr.contains(word), "{word}: {ran:?}");
+            }
+        }
+    }
+    for short in ["ml", "registry"] {
+        let told = context.fails(2, &["find", "--registry", short]);
+        assert!(
+            told.contains("is not a registry's host and a path")
+                && told.contains("write HOST/PATH")
+                && !told.contains("python"),
+            "{told}"
+        );
+    }
 }
 
 #[test]
@@ -138,7 +198,7 @@ fn manifests_that_are_none_are_refused() {
 fn init_makes_an_example_once() {
     let context = TestContext::new();
     assert!(context.ok(&["init"]).contains("imagewright test"));
-    assert!(context.ok(&["check"]).contains("1 image(s), 1 run(s)"));
+    assert!(context.ok(&["check"]).contains("1 image, 1 run\n"));
     let text = context.read("imagewright.kdl");
     context.write("imagewright.kdl", text.clone() + "// mine\n");
     assert!(context.fails(2, &["init"]).contains("there already"));

@@ -232,6 +232,45 @@ fn what_strangers_write_cannot_spoil_a_table() {
 }
 
 #[test]
+fn nothing_found_is_told_apart_from_nothing_there() {
+    let (server, lab) = (server(), Lab::new());
+    let place = place(&server);
+    let arguments = ["find", "--registry", &place];
+    let none = format!("{place} has no records yet: nothing was pushed there");
+    lab.run(&arguments)
+        .expect(0, &[&none, "the path is another one"]);
+    let ran = lab.run(&[&arguments[..], &["--json"]].concat());
+    assert_eq!((names(&ran).len(), ran.err.as_str()), (0, ""));
+    lab.run(&["find", "--registry", &place, "--no-sync"])
+        .expect(0, &["nothing was read of", &place]);
+    lab.run(&["show", "fraud", "--registry", &place])
+        .expect(8, &[&none]);
+
+    put(&server, &[record("fraud", 1, &["numpy==1.26.4"])]);
+    let ran = lab.run(&[&arguments[..], &["--pip", "torch"]].concat());
+    let ran = ran.expect(0, &["no image satisfies this", "read 1 new record\n"]);
+    assert!(!ran.err.contains("no records yet"), "{ran:?}");
+    put(&server, &[record("fraud-gpu", 2, &[])]);
+    // That there is more is no progress.
+    let more = lab.run(&[&arguments[..], &["-q", "--page-size", "1"]].concat());
+    assert!(
+        more.err.contains("there are more: --page-token "),
+        "{more:?}"
+    );
+    assert!(!more.err.contains("new record"), "{more:?}");
+
+    // Neither a project nor a flag says which registry.
+    let own = "these are this store's own images";
+    lab.write("imagewright.kdl", "image \"a\" base=\"minimal\"\n");
+    lab.run(&["find"]).expect(
+        0,
+        &[own, "--registry HOST/PATH", "this store has no image yet"],
+    );
+    let ran = lab.run(&["find", "--local"]).expect(0, &[]);
+    assert!(!ran.err.contains(own), "{ran:?}");
+}
+
+#[test]
 fn what_is_no_filter_is_a_mistake_with_advice() {
     let lab = Lab::new();
     for (filter, words) in [
@@ -247,7 +286,22 @@ fn what_is_no_filter_is_a_mistake_with_advice() {
             ["--pip", "catboost==="],
             ["not a PEP 440 specifier", "help: "],
         ),
+        (
+            ["--pip", "six=>1,<2"],
+            ["`=>` in `six=>1,<2` is not", "write `six>=1,<2`"],
+        ),
+        (["--pip", "six=!1"], ["`=!` in", "write `six!=1`"]),
+        (["--pip", "six="], ["`=` in `six=`", "`six>=1.2,<2`"]),
         (["--pip", ">=1"], ["name", "numpy"]),
+        (["--pip", ""], ["name of a Python package", "numpy"]),
+        (["--os", ""], ["not an OS package", "vim=9.0"]),
+        (["--python", ""], ["not a version of Python", "3.11"]),
+        (["--base", ""], ["is empty", "debian bookworm"]),
+        (["--base", " "], ["is empty", "debian bookworm"]),
+        (["--name", ""], ["pattern", "fraud-*"]),
+        (["--status", ""], ["is not a status", "READY, OUTDATED"]),
+        (["--satisfies", ""], ["not a manifest", "`.:model`"]),
+        (["--page-token", ""], ["page token", "--page-token"]),
         (
             ["--pip", "numpy[extra]"],
             ["more than a name", "leave them out"],
@@ -280,5 +334,19 @@ fn what_is_no_filter_is_a_mistake_with_advice() {
     ] {
         lab.run(&["find", "--local", filter[0], filter[1]])
             .expect(2, &words);
+    }
+    // A word without a flag.
+    for (word, advice) in [
+        ("fraud", "--name fraud finds"),
+        (
+            "registry.example.com/ml",
+            "--registry registry.example.com/ml finds",
+        ),
+        (
+            "registry.example.com/ml:fraud",
+            "`imagewright show registry.example.com/ml:fraud` shows",
+        ),
+    ] {
+        lab.run(&["find", word]).expect(2, &[word, advice]);
     }
 }

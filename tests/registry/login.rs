@@ -61,7 +61,9 @@ fn credentials_are_found_where_docker_and_podman_keep_them() {
     let index = lab::index();
     let lab = stranger(server.address(), &index);
     let push = ["push"];
-    let words = [server.address(), "docker login", "podman login"];
+    let docker = format!("`docker login {}`", server.address());
+    let podman = format!("`podman login {}`", server.address());
+    let words = ["none are configured", docker.as_str(), &podman];
     expect(lab.run(&push), 6, &words, &[]);
     assert_eq!(server.repositories(), Vec::<String>::new());
 
@@ -112,7 +114,12 @@ fn credentials_are_found_where_docker_and_podman_keep_them() {
     let auths = json!({"auths": {server.address(): encoded}});
     write(&lab.path("home/.docker/config.json"), &auths.to_string());
     let secrets = [wrong, encoded["auth"].as_str().unwrap()];
-    expect(lab.run(&push), 6, &[server.address()], &secrets);
+    let words = [
+        server.address(),
+        "to these credentials",
+        "are wrong, or may not do this",
+    ];
+    expect(lab.run(&push), 6, &words, &secrets);
     expect(lab.run(&["find", "--json"]), 6, &[], &secrets);
     // Half a file is no file.
     write(

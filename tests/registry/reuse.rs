@@ -89,7 +89,7 @@ fn versions_of_an_image_that_satisfies_are_followed_and_stay() {
     let words = [
         "as fraud (",
         "has everything that is asked for",
-        "versions are followed",
+        "versions are followed, but the files are those that the index and the archive have",
         "not looked at: configuration",
     ];
     lab.run(&["lock", "--reuse"]).expect(0, &words);
@@ -98,7 +98,17 @@ fn versions_of_an_image_that_satisfies_are_followed_and_stay() {
     assert!(!text.contains("digest \""), "nobody vouches for it: {text}");
     // From now on the lock decides.
     lab.run(&["lock"]).expect(0, &["is up to date"]);
-    lab.run(&["lock", "--reuse"]).expect(0, &["is up to date"]);
+    for flag in ["--reuse", "--prefer-catalog"] {
+        let words = [
+            "is up to date",
+            "keeps them: mine for linux/amd64;",
+            "remove ",
+            "imagewright.lock and lock again",
+        ];
+        lab.run(&["lock", flag]).expect(0, &words);
+    }
+    let quiet = lab.run(&["lock", "--reuse", "--json"]).expect(0, &[]);
+    assert_eq!(quiet.err, "");
     assert_eq!(lock_text(&lab), text);
 
     // What the index does not list any more cannot be followed, and is told.

@@ -37,6 +37,9 @@ fn show_prints_a_record_and_says_when_its_image_is_gone() {
     let key = parent.keys.image.to_string();
     for what in [
         "parent",
+        &format!("{place}:parent"),
+        &format!("{place}@{digest}"),
+        &format!("{place}:parent@{digest}"),
         &digest,
         &key,
         &key[7..20],
@@ -70,6 +73,13 @@ fn show_prints_a_record_and_says_when_its_image_is_gone() {
     assert_eq!(record["children"][0]["name"], "child");
     assert_eq!(record["record"]["pip"][0]["name"], "numpy");
     show("child").expect(8, &["GONE"]);
+    // The image says where its record is.
+    lab.run(&["show", &format!("{place}:parent")])
+        .expect(0, &["parent for linux/amd64", "READY"]);
+    let missing = format!("{place}:paren");
+    show(&missing).expect(8, &["there is no", &missing]);
+    show(&place).expect(2, &["names no image", &format!("{place}:NAME")]);
+    show("other.example.com/ml:parent").expect(2, &["other.example.com/ml:parent", &place]);
     show("parant").expect(8, &["there is no", "parant", "did you mean `parent`?"]);
     show(&Digest::of("unknown").to_string()).expect(8, &["there is no"]);
 
@@ -90,6 +100,53 @@ fn show_prints_a_record_and_says_when_its_image_is_gone() {
     let offline = [&arguments[..], &["--offline"]].concat();
     lab.run(&offline)
         .expect(0, &["READY", "warning: ", "before"]);
+}
+
+#[test]
+fn a_tag_shows_the_image_that_got_it_last() {
+    let (server, lab) = (server(), Lab::new());
+    let place = place(&server);
+    let tagged = |name: &str, second: i64, repository: &str, tags: &[&str]| {
+        let mut record = record(name, second, &[]);
+        record.repository = repository.into();
+        record.tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
+        record
+    };
+    let below = format!("{}/one", lab::PREFIX);
+    let records = [
+        tagged("one", 1, lab::PREFIX, &["one", "one-1.0"]),
+        tagged("one", 2, lab::PREFIX, &["one", "one-1.1", "one-next"]),
+        tagged("one", 3, lab::PREFIX, &["one", "one-next"]),
+        // A name that begins with another one.
+        tagged("one-next", 4, lab::PREFIX, &["one-next"]),
+        tagged("one", 5, &below, &["latest"]),
+    ];
+    put(&server, &records);
+    let pushed = |image: &str| {
+        let ran = lab.run(&["show", image, "--json"]);
+        assert_eq!(ran.code, Some(8), "their images are not there: {ran:?}");
+        let document = printed(&ran);
+        let records = document["records"].as_array().unwrap().iter();
+        let pushed = records.map(|record| record["record"]["pushed_ms"].as_i64().unwrap());
+        let mut pushed: Vec<i64> = pushed.map(|ms| ms / 1000 - 1_700_000_000).collect();
+        pushed.sort_unstable();
+        pushed
+    };
+    for (tag, expected) in [
+        ("one", &[3][..]),
+        ("one-1.0", &[1]),
+        ("one-1.1", &[2]),
+        ("one-next", &[4]),
+    ] {
+        assert_eq!(pushed(&format!("{place}:{tag}")), expected, "{tag}");
+    }
+    // Each image in a repository of its own, as the manifest says.
+    let manifest =
+        format!("registry \"{place}\" layout=\"per-image\"\nimage \"a\" base=\"minimal\"\n");
+    lab.write("imagewright.kdl", manifest);
+    assert_eq!(pushed(&format!("{place}/one:latest")), [5]);
+    let digest = records[4].digest;
+    assert_eq!(pushed(&format!("{place}/one@{digest}")), [5]);
 }
 
 #[test]
@@ -164,4 +221,21 @@ fn this_store_s_own_images_are_found_without_a_registry() {
     );
     lab.run(&["show", "two", "--registry", &place(&server)])
         .expect(0, &["READY", "gamma"]);
+    // What a push prints can be shown.
+    let ran = lab.run(&["push"]).expect(0, &[]);
+    let printed: Vec<&str> = ran.out.lines().collect();
+    let two = printed
+        .iter()
+        .find(|line| line.starts_with("two "))
+        .unwrap();
+    let (_, two) = two.split_once(": ").unwrap();
+    lab.run(&["show", two])
+        .expect(0, &["two for linux/amd64", "READY", "gamma"]);
+    lab.run(&["show", two, "--local"])
+        .expect(2, &[two, "this store"]);
+    let ran = lab.run(&["push", "--json"]).expect(0, &[]);
+    let document: serde_json::Value = serde_json::from_str(&ran.out).unwrap();
+    let reference = document["images"][1]["reference"].as_str().unwrap();
+    lab.run(&["show", reference])
+        .expect(0, &["two for linux/amd64"]);
 }

@@ -45,7 +45,10 @@ impl Bench {
         let ran = self.lab.run(&["sign", "--new", &path]).expect(0, &[&path]);
         let line = ran.out.lines().find(|line| line.starts_with("trust "));
         let key = line.unwrap().split('"').nth(1).unwrap();
-        (path, key.parse().unwrap())
+        let key: TrustedKey = key.parse().unwrap();
+        let id = format!("signed by {};", key.id());
+        assert!(ran.out.contains(&id), "{}", ran.out);
+        (path, key)
     }
 
     /// The records of the image's set as one who trusts `key` sees them, the signed one first.
@@ -117,6 +120,8 @@ fn a_key_file_is_private_and_never_overwritten() {
     ]);
     let document: Value = serde_json::from_str(&json.expect(0, &[]).out).unwrap();
     assert_ne!(document["key"], key.to_string(), "keys are random");
+    let told: TrustedKey = document["key"].as_str().unwrap().parse().unwrap();
+    assert_eq!(document["id"], told.id());
     let broken = bench.lab.path("broken");
     let before = bench.server.requests().len();
     for (content, word) in [
@@ -168,8 +173,18 @@ fn what_is_pushed_is_signed_at_once_or_afterwards() {
         .expect(0, &["signed by", &key.to_string()]);
     assert!(bench.is_signed(&key) && !bench.is_signed(&other));
     let tags = bench.tags();
-    bench.lab.run(&["push", "--sign", &path]).expect(0, &[]);
+    let private = bench.lab.run(&["push", "--sign", &path]).expect(0, &[]);
+    assert!(!private.err.contains("chmod"), "{}", private.err);
     assert_eq!(bench.tags(), tags, "signed once");
+    // A secret that others can read is one no longer.
+    for mode in [0o640, 0o604] {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        for arguments in [["push", "--sign", &path], ["sign", "--key", &path]] {
+            let ran = bench.lab.run(&arguments).expect(0, &["warning: "]);
+            let advice = format!("run `chmod 600 {path}`");
+            assert_eq!(ran.err.matches(&advice).count(), 1, "{}", ran.err);
+        }
+    }
     let ran = bench.lab.run(&["sign", "one", "--key", &other_path]);
     ran.expect(0, &["one", "signed"]);
     assert!(bench.is_signed(&key) && bench.is_signed(&other));

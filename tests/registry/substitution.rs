@@ -116,6 +116,11 @@ fn a_known_image_is_named_without_a_byte_of_its_layers_and_runs() {
 
     let (again, requests) = scene.server.during(|| built(&lab, &[]));
     assert!(requests.is_empty(), "the store answers: {requests:#?}");
+    let absent = "not in this store, and not pulled because of --offline: 6 layers";
+    let (out, _) = build(&lab, &["--offline"]);
+    assert!(out.contains(absent), "{out}");
+    let (out, _) = build(&scene.first, &["--offline"]);
+    assert!(!out.contains("not in this store"), "{out}");
     assert_eq!(again["substituted"]["whole"], true);
     assert_eq!(again["built"], false);
 

@@ -5,6 +5,7 @@ use unicode_width::UnicodeWidthStr as _;
 use super::{FindDocument, FoundDocument, NearDocument};
 use crate::cli::context::Context;
 use crate::cli::output;
+use crate::diagnostic::counted;
 use crate::report::{align, neutral, shorten};
 
 /// Columns of a terminal.
@@ -23,17 +24,17 @@ const HEAD: [&str; 7] = [
 
 /// The table on standard output; on standard error that there is more, or nothing.
 pub(super) fn print(context: &Context, document: &FindDocument) {
-    let note = |text: &str| context.progress.note(text);
+    let tell = |text: &str| context.progress.tell(text);
     if document.images.is_empty() {
-        note("no image satisfies this");
+        tell("no image satisfies this");
         for line in document.nearest.iter().flat_map(near) {
-            note(&line);
+            tell(&line);
         }
         return;
     }
     output::raw(table(&document.images).as_bytes());
     if let Some(token) = &document.next_page_token {
-        note(&format!("there are more: --page-token {token}"));
+        tell(&format!("there are more: --page-token {token}"));
     }
 }
 
@@ -111,7 +112,7 @@ fn near(image: &NearDocument) -> Vec<String> {
     lines.extend(reasons.map(|reason| format!("  {}", neutral(reason))));
     let more = image.reasons.len().saturating_sub(REASONS);
     if more > 0 {
-        lines.push(format!("  and {more} more reasons"));
+        lines.push(format!("  and {}", counted(more, "more reason")));
     }
     lines
 }

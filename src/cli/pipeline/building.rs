@@ -105,6 +105,7 @@ pub struct Builder<'a> {
     work: Work,
     trust: Trust,
     substitutes: Option<Substitutes<'a>>,
+    locked: bool,
 }
 
 /// An image as the state keeps it.
@@ -132,7 +133,14 @@ impl<'a> Builder<'a> {
             work,
             trust,
             substitutes: substitutes.filter(|_| work == Work::Any),
+            locked: false,
         })
+    }
+
+    /// Whether an image that is not the one which the lock names is refused.
+    #[must_use]
+    pub fn held_to_the_lock(self, locked: bool) -> Self {
+        Self { locked, ..self }
     }
 
     /// Finds one image built, takes it from somebody who is believed, or builds it. What is learned by that goes into
@@ -166,6 +174,9 @@ impl<'a> Builder<'a> {
                     built.image.digest()
                 ));
             }
+        }
+        if self.locked {
+            learning::hold(&order, &built.image)?;
         }
         self.record(&order, &built)?;
         learning::learn(self.context, &order, &built.image, lock);

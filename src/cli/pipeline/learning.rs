@@ -1,12 +1,32 @@
 //! What the lock learns from a build.
 
 use super::building::Order;
-use crate::cli::context::Context;
+use crate::cli::context::{Context, LOCK};
+use crate::cli::failure::Failure;
+use crate::diagnostic::Kind;
 use crate::digest::Digest;
 use crate::image::Image;
 use crate::lock::{Lock, LockedBase};
 use crate::manifest::Platform;
 use crate::progress::Progress;
+
+/// Under `--locked`, an image is the one that the lock names, if it names one.
+pub fn hold(order: &Order<'_>, image: &Image) -> Result<(), Failure> {
+    let built = image.digest();
+    let Some(first) = order.locked.digest.filter(|first| *first != built) else {
+        return Ok(());
+    };
+    let (name, platform) = (&order.request.name.value, order.platform);
+    Err(Failure::plain(
+        Kind::Refused,
+        format!("image `{name}` for {platform} is {built} here, and {first} in {LOCK}"),
+        format!(
+            "the same pins became something else, here or where the lock was written: compare the two before you trust \
+             either (`imagewright build --verify-substitutes` compares with the registry). If the lock is wrong, remove the \
+             line `digest \"{first}\"` from it, run `imagewright build`, and commit it"
+        ),
+    ))
+}
 
 /// First digests and diff IDs go into the lock; what differs from the lock is told and not swapped in.
 pub fn learn(context: &Context, order: &Order<'_>, image: &Image, lock: &mut Lock) {

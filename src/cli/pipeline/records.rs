@@ -8,14 +8,14 @@ use crate::catalog::publish::{Facts, describe};
 use crate::catalog::{Catalog, CatalogError, Index, LOCAL, Place, Synced, put_local};
 use crate::cli::context::Context;
 use crate::cli::failure::Failure;
-use crate::diagnostic::{Explain as _, Kind};
+use crate::diagnostic::{Explain as _, Kind, counted};
 use crate::digest::Digest;
 use crate::identity::RequestDocument;
 use crate::image::Image;
 use crate::lock::Lock;
 use crate::manifest::{Destination, ImageRequest, Layout};
 use crate::progress::Progress;
-use crate::registry::RegistryError;
+use crate::registry::{Reference, RegistryError};
 use crate::store::{State, Store};
 
 /// Tags that are told one by one.
@@ -71,11 +71,59 @@ impl Target {
         let manifest = context.manifest()?;
         places::lookup(context, &context.http()?, &manifest)
     }
+
+    /// The catalog that has the records of an image, by where the image is: the one that a flag or the manifest names,
+    /// or else that of the very repository.
+    pub fn catalog_of(&self, context: &Context, image: &Reference) -> Result<Catalog, Failure> {
+        let fail = |place: &str| {
+            Failure::plain(
+                Kind::Usage,
+                format!("{image} is not among the images of {place}"),
+                "name the image alone, or another place",
+            )
+        };
+        if self.local {
+            return Err(fail("this store"));
+        }
+        if self.registry.is_some() {
+            let catalog = self
+                .catalog(context)?
+                .filter(|one| one.place().holds(image));
+            return catalog.ok_or_else(|| fail(self.registry.as_deref().unwrap_or_default()));
+        }
+        let there = context.manifest_path.exists();
+        // As for a place that a flag names.
+        if let Some(manifest) = there.then(|| context.manifest().ok()).flatten() {
+            let declared = places::destinations(context, &context.http()?, &manifest)?;
+            let found = declared.into_iter().find(|one| one.place().holds(image));
+            if let Some(catalog) = found {
+                return Ok(catalog);
+            }
+        }
+        let place = Place::new(&Destination {
+            registry: format!("{}/{}", image.host, image.repository),
+            layout: Layout::default(),
+            plain_http: false,
+        })?;
+        let registry = context.registry(context.http()?);
+        Ok(Catalog::new(registry, place))
+    }
 }
 
 /// What the index calls the images of a catalog, or of this store.
 pub fn source(catalog: Option<&Catalog>) -> String {
     catalog.map_or_else(|| LOCAL.to_owned(), Catalog::source)
+}
+
+/// Why there is no image at all; `asked` says whether the registry was asked.
+pub fn emptiness(catalog: Option<&Catalog>, asked: bool) -> String {
+    match catalog.map(|catalog| catalog.place().root()) {
+        None => "this store has no image yet".into(),
+        Some(place) if asked => format!(
+            "{place} has no records yet: nothing was pushed there, or the path is another one"
+        ),
+        Some(place) => format!("nothing was read of {place} before, and it was not asked now"),
+    }
 }
 
 /// Opens the index, brings it up to date, and does `work` with it: without all of a registry's records nobody can say
@@ -149,11 +197,12 @@ fn tell(context: &Context, place: &str, synced: &Synced) {
     }
     let more = synced.refused.len().saturating_sub(TOLD);
     if more > 0 {
-        let warning = format!("{more} more tags are not records either");
+        let tags = counted(more, "more tag");
+        let warning = format!("and {tags} of {place} that cannot be believed to name a record");
         context.progress.warn(&warning);
     }
     if synced.new > 0 {
-        let news = format!("read {} new records", synced.new);
+        let news = format!("read {}", counted(synced.new, "new record"));
         context.progress.note(&news);
     }
 }

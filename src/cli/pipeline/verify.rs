@@ -7,7 +7,7 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use super::building::Built;
 use crate::catalog::{Catalog, CatalogError, Claims, Record, RecordLayer, Signature};
 use crate::cli::failure::Failure;
-use crate::diagnostic::Kind;
+use crate::diagnostic::{Kind, counted};
 use crate::layer::Layer;
 use crate::manifest::TrustedKey;
 
@@ -87,8 +87,8 @@ impl Found {
         let differing = pairs.filter(|(ours, theirs)| !same(ours, theirs)).count();
         let _ = match (differing, ours.len() == record.layers.len()) {
             (0, true) => write!(text, ", with the same layers"),
-            (0, false) => write!(text, ", with {} layers", record.layers.len()),
-            _ => write!(text, ", with {differing} other layers"),
+            (0, false) => write!(text, ", with {}", counted(record.layers.len(), "layer")),
+            _ => write!(text, ", with {}", counted(differing, "other layer")),
         };
         self.differing.push(text);
         let differing = ours.iter().zip(&record.layers);
