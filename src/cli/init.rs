@@ -1,5 +1,8 @@
 //! `init`: an example manifest.
 
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Serialize;
@@ -31,12 +34,26 @@ pub struct InitDocument {
     pub path: String,
 }
 
+/// Puts the example into place, all or nothing; over nothing that is there.
+fn write(path: &Path) -> io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = match folder.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => folder,
+    };
+    let mut file = tempfile::Builder::new()
+        .prefix(".imagewright.")
+        .permissions(std::fs::Permissions::from_mode(0o644))
+        .tempfile_in(folder)?;
+    file.write_all(EXAMPLE.as_bytes())?;
+    file.persist_noclobber(path)?;
+    Ok(())
+}
+
 /// Writes the example unless a manifest is there.
 pub fn run(context: &Context, _: &Arguments) -> Result<ExitCode, Failure> {
     let path = &context.manifest_path;
-    let made = std::fs::File::create_new(path)
-        .and_then(|mut file| std::io::Write::write_all(&mut file, EXAMPLE.as_bytes()));
-    match made {
+    match write(path) {
         Ok(()) => {
             let path = path.display().to_string();
             if context.global.json {

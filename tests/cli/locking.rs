@@ -43,9 +43,23 @@ fn pins_stay_until_told_to_move() {
     assert!(told.contains("imagewright.lock is up to date"), "{told}");
     assert_eq!(context.lock_text(), first);
 
+    // An index that tells lengths one day and not the next does not change what the lock knows.
+    let line = first
+        .lines()
+        .find(|line| line.starts_with("wheel \"beta-1.0"));
+    let line = line.unwrap();
+    assert!(!line.contains("size="), "{line}");
+    let sized = line.replace(" index=", " size=1234 index=");
+    context.write("imagewright.lock", first.replace(line, &sized));
+
     context.edit("pip \"alpha\"", "pip \"alpha\"\n    pip \"gamma\"");
     let told = context.ok(&["lock"]);
     assert!(told.contains("+ pip gamma 1.0"), "{told}");
+    assert!(
+        context.lock_text().contains(&sized),
+        "{}",
+        context.lock_text()
+    );
     has(
         &context.lock_text(),
         &["alpha-1.0", "beta-1.0", "gamma-1.0"],

@@ -71,6 +71,15 @@ fn a_full_disk_under_an_export_leaves_no_half_archive() {
     );
     let words = ["cannot write", "that disk is full", "imagewright gc"];
     assert_eq!(ran.expect(4, &words).out, before);
+    // And one without a manifest stays without.
+    let ran = lab.privately(
+        "mkdir new && mount -t tmpfs -o size=64k none new && { cat /dev/zero > new/fill; } 2>/dev/null; \
+         \"$1\" -C new init; code=$?; ls -A new; exit $code",
+    );
+    assert_eq!(
+        ran.expect(4, &["imagewright.kdl", "that disk is full"]).out,
+        "fill\n"
+    );
 }
 
 /// How a disk comes to have no room for what is new: without bytes, without files.

@@ -6,6 +6,7 @@ use super::super::shelf::Preferred;
 use super::Job;
 use super::reuse::Asked;
 use crate::cli::failure::Failure;
+use crate::digest::Digest;
 use crate::lock::{Lock, LockedImage, LockedPython};
 use crate::manifest::{ImageRequest, Platform};
 use crate::resolve::python::{self, PythonRequest, Upgrade};
@@ -51,12 +52,21 @@ impl Job<'_> {
             self.contribution(asked).preferred.extend(preferred);
         }
         let mut files = Vec::new();
-        for (file, wheel) in resolution.wheels {
+        for (file, mut wheel) in resolution.wheels {
+            wheel.size = self.known_size(&file, &wheel.sha256).or(wheel.size);
             files.push((wheel.name.clone(), file.clone()));
             self.lock.wheels.insert(file, wheel);
         }
         files.sort();
         Ok(files.into_iter().map(|(_, file)| file).collect())
+    }
+
+    /// The length of a wheel, if an image of this lock or the old one has it: an index need not tell it each time.
+    fn known_size(&self, file: &str, sha256: &Digest) -> Option<u64> {
+        let locks = std::iter::once(&self.lock).chain(self.previous);
+        let known = locks.filter_map(|lock| lock.wheels.get(file));
+        let known = known.filter(|wheel| wheel.sha256 == *sha256);
+        known.filter_map(|wheel| wheel.size).next()
     }
 
     /// Versions of the registry's images, of packages that neither have a pin nor are to move.
