@@ -25,7 +25,7 @@ pub enum CatalogError {
         found: Digest,
         image: Digest,
     },
-    #[error("{what} is of the image {found}, not of {image}")]
+    #[error("{what} stands for {found}, not for {image}")]
     OtherImage {
         what: String,
         found: Digest,

@@ -2,8 +2,11 @@
 
 use crate::diagnostic::{Explain, Kind};
 use crate::digest::Digest;
+use crate::identity;
 use crate::manifest::{Destination, Layout};
 use crate::registry::{Reference, ReferenceError};
+
+use super::Record;
 
 /// The repository, or last part of one, that holds what machines look up.
 const CACHE: &str = "cache";
@@ -85,6 +88,15 @@ impl KeyTag {
             _ => return None,
         })
     }
+}
+
+/// The tag of the record that was written last for an image's name on a platform. It moves as the name does, so that
+/// who pushes again need not read all records to know whether the newest one is right.
+pub(super) fn name_tag(record: &Record) -> String {
+    let name = serde_json::json!({
+        "name": record.name, "platform": record.platform, "repository": record.repository,
+    });
+    format!("name-{}", identity::key(&name).hex())
 }
 
 impl Place {

@@ -1,7 +1,7 @@
 //! `push` again: what the registry has lost comes back, and what somebody else has put there is told.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use imagewright::digest::Digest;
@@ -10,15 +10,22 @@ use crate::lab::{self, Options, PREFIX, Server};
 use crate::pushing::{ONE, counts, digest, documents, push, writes};
 use crate::sample::{self, Sample};
 
-/// The file that says what a tag of the cache names.
-fn link(server: &Server, tag: &str) -> PathBuf {
-    let cache = format!("repositories/{PREFIX}/cache");
-    let tags = server.storage().join(cache).join("_manifests/tags");
-    tags.join(tag).join("current/link")
+/// The file that says what a tag of a repository names.
+fn link_in(server: &Server, repository: &str, tag: &str) -> PathBuf {
+    let repository = server.storage().join("repositories").join(repository);
+    repository
+        .join("_manifests/tags")
+        .join(tag)
+        .join("current/link")
 }
 
-fn untag(server: &Server, tag: &str) {
-    let link = link(server, tag);
+/// The same in the cache.
+fn link(server: &Server, tag: &str) -> PathBuf {
+    link_in(server, &format!("{PREFIX}/cache"), tag)
+}
+
+/// Removes a tag whose file this is.
+fn untag(link: &Path) {
     fs::remove_dir_all(link.ancestors().nth(2).unwrap()).unwrap();
 }
 
@@ -76,18 +83,37 @@ fn pushing_again_brings_back_what_the_registry_has_lost() {
 
     // The tags of the keys: the cache is asked by them.
     let keyed = |kind| documents(&server, &format!("{PREFIX}/cache"), kind);
-    for kind in ["set-", "image-", "layer-"] {
+    for kind in ["set-", "image-", "layer-", "record-", "name-"] {
         let before = keyed(kind);
         let (tag, _) = before.first_key_value().unwrap();
-        untag(&server, tag);
+        untag(&link(&server, tag));
         assert!(keyed(kind).len() < before.len());
-        // A layer's is seen to when something else is.
-        if kind == "layer-" {
-            fs::remove_file(&path).unwrap();
-        }
         push(&lab, &[]);
-        assert!(keyed(kind).keys().eq(before.keys()), "{kind}");
+        let after = keyed(kind);
+        match kind {
+            // The one that is lost has another in its place, written later.
+            "record-" => assert_eq!(after.len(), before.len()),
+            _ => assert!(after.keys().eq(before.keys()), "{kind}"),
+        }
+        lab.run(&["find"]).expect(0, &["one"]);
     }
+    let (_, requests) = again();
+    assert!(writes(&requests).is_empty(), "{requests:#?}");
+    server.assert_whole();
+
+    // What the record names, and what leads from the image to its SBOM.
+    let record = keyed("name-").into_values().next().unwrap();
+    let lock = record["lock"]["digest"].as_str().unwrap();
+    fs::remove_file(server.blob_path(&lock.parse().unwrap())).unwrap();
+    let subject = record["digest"].as_str().unwrap().replace(':', "-");
+    let listed = |server: &Server| {
+        let tags = server.tags(PREFIX);
+        tags.iter().any(|(tag, _)| *tag == subject)
+    };
+    assert!(listed(&server));
+    untag(&link_in(&server, PREFIX, &subject));
+    push(&lab, &[]);
+    assert!(listed(&server));
     server.assert_whole();
 }
 
@@ -107,7 +133,7 @@ fn what_stands_in_the_place_of_a_record_is_told() {
         assert!(ran.err.contains(word), "{}", ran.err);
     }
     // Who follows that advice serves colleagues again.
-    untag(&server, set);
+    untag(&link(&server, set));
     let ran = lab.run(&["push"]).expect(0, &[]);
     assert!(!ran.err.contains("delete it"), "{}", ran.err);
     let colleague = lab::colleague(&lab, server.address());
@@ -147,5 +173,23 @@ fn the_last_of_two_pushes_at_a_time_has_the_name_and_the_newest_record() {
     let text = |digest: Digest| digest.to_string();
     assert_eq!(newest["digest"], text(one.image.digest()));
     assert_eq!(newest["supersedes"], text(other.image.digest()));
+    server.assert_whole();
+
+    // Where the name and its last record differ all the same, who pushes again sets it right.
+    lab::wait(other.publish_by(&|| 4, &catalog())).unwrap();
+    let link = link_in(&server, "race", "sample");
+    fs::write(link, text(one.image.digest())).unwrap();
+    let link = link_in(&server, "race", "sample-stable");
+    fs::write(link, text(one.image.digest())).unwrap();
+    let pushed = lab::wait(one.publish_by(&|| 5, &catalog())).unwrap();
+    let [record] = pushed.records.as_slice() else {
+        panic!("{pushed:?}");
+    };
+    let records = documents(&server, "race/cache", "record-");
+    let record = &records[&format!("record-{}", record.hex())];
+    assert_eq!(record["pushed_ms"], 5);
+    assert_eq!(record["digest"], text(one.image.digest()));
+    let again = lab::wait(one.publish_by(&|| 6, &catalog())).unwrap();
+    assert!(again.records.is_empty());
     server.assert_whole();
 }

@@ -8,25 +8,75 @@ use super::sender::Sender;
 use super::sign::with_known_lock;
 use super::{Edition, Publication, own_key};
 use crate::catalog::artifact::Artifact;
+use crate::catalog::place::name_tag;
 use crate::catalog::{CatalogError, KeyTag, LayerRecord, Record, SecretKey, Statement};
+use crate::diagnostic::{Explain as _, Kind};
 use crate::digest::Digest;
+use crate::image::Image;
 use crate::lock::Lock;
 use crate::manifest::TrustedKey;
 use crate::oci::Descriptor;
 use crate::registry::Reference;
 
 impl Sender<'_> {
-    /// Whether the keys of all images lead to a record of them. What else lies under their tags is told.
+    /// Whether the last record of the name is of these images, and everything is there by which they and their layers are
+    /// found. What else lies under the tags of their keys is told.
     pub(super) async fn is_recorded(
         &self,
         publication: &Publication<'_>,
     ) -> Result<bool, CatalogError> {
         for edition in publication.editions {
-            if !self.absent(&edition.record).await?.is_empty() {
+            let recorded = self.absent(&edition.record).await?.is_empty()
+                && self.has_layer_records(edition.image).await?
+                && self.is_current(publication, &edition.record).await?;
+            if !recorded {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    async fn has_layer_records(&self, image: &Image) -> Result<bool, CatalogError> {
+        let keys = (0..image.layers.len()).filter_map(|index| own_key(image, index));
+        let asked = stream::iter(keys)
+            .map(|key| async move { self.found(&KeyTag::Layer(key).tag()).await })
+            .buffer_unordered(AT_ONCE);
+        asked
+            .try_fold(true, async |all, found| Ok(all && found.is_some()))
+            .await
+    }
+
+    /// Whether the name's last record is of this image, and there with its lock and SBOM.
+    async fn is_current(
+        &self,
+        publication: &Publication<'_>,
+        own: &Record,
+    ) -> Result<bool, CatalogError> {
+        let repository = self.catalog.place().image(publication.name);
+        let tag = name_tag(&Record {
+            repository: repository.repository.clone(),
+            ..own.clone()
+        });
+        let found = self.catalog.document::<Record>(&tag, Record::MEDIA_TYPE);
+        let found = match found.await {
+            Ok(found) => found.filter(|found| is_of(found, own) && !found.removed),
+            Err(error) if error.kind() == Kind::Refused => None,
+            Err(error) => return Err(error),
+        };
+        let Some(found) = found else {
+            return Ok(false);
+        };
+        let cache = self.catalog.place().cache();
+        let record = KeyTag::Record(Artifact::of_record(&found).config().digest).tag();
+        Ok(self.found(&record).await?.is_some()
+            && match &found.lock {
+                Some(lock) => self.has_blob(&cache, lock).await?,
+                None => false,
+            }
+            && match &found.sbom {
+                Some(sbom) => self.has_referrer(&repository, &own.digest, sbom).await?,
+                None => false,
+            })
     }
 
     /// The tags of an image's keys that the cache does not have. What else than a record of this image lies under one is
@@ -69,8 +119,8 @@ impl Sender<'_> {
         Ok(records)
     }
 
-    /// Completes a record with what it refers to, and writes it under its own tag and under those of its keys that are
-    /// absent. Returns it with the digest of its document.
+    /// Completes a record with what it refers to, and writes it under its own tag, under those of its keys that are
+    /// absent, and under that of its name. Returns it with the digest of its document.
     async fn record(
         &self,
         repository: &Reference,
@@ -86,6 +136,7 @@ impl Sender<'_> {
         let digest = artifact.config().digest;
         let mut tags = vec![KeyTag::Record(digest).tag()];
         tags.extend(self.absent(&record).await?);
+        tags.push(name_tag(&record));
         let cache = self.catalog.place().cache();
         let lock = Some(edition.lock.as_bytes());
         self.artifact(&cache, &artifact, lock, &tags).await?;
@@ -118,16 +169,18 @@ impl Sender<'_> {
         repository: &Reference,
         edition: &Edition<'_>,
     ) -> Result<Digest, CatalogError> {
+        let image = edition.image.digest();
         let first = self.first_record(edition).await.ok().flatten();
         let first = first.filter(|first| first.repository == repository.repository);
         if let Some(known) = first.and_then(|first| first.sbom)
-            && self.has_manifest(repository, &known).await?
+            && self.has_referrer(repository, &image, &known).await?
         {
             return Ok(known);
         }
         let artifact = Artifact::of_sbom(&edition.sbom, edition.image);
-        if self.has_manifest(repository, &artifact.digest()).await? {
-            return Ok(artifact.digest());
+        let digest = artifact.digest();
+        if self.has_referrer(repository, &image, &digest).await? {
+            return Ok(digest);
         }
         self.document(repository, artifact.config(), artifact.document())
             .await?;
@@ -135,7 +188,7 @@ impl Sender<'_> {
             self.document(repository, blob, &edition.sbom).await?;
         }
         self.referrer(repository, &artifact).await?;
-        Ok(artifact.digest())
+        Ok(digest)
     }
 
     /// Puts the signed variants of an image's layers and of its record that are absent or say less. `written` is the record that

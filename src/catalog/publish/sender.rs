@@ -112,7 +112,10 @@ impl<'a> Sender<'a> {
         match known {
             Err(error) if error.kind() == Kind::Refused => {
                 let hint = error.hint().unwrap_or_default();
-                self.publisher.progress.warn(&format!("{error}; {hint}"));
+                let message = format!("{error}; {hint}");
+                if self.publisher.uploads.is_news(&message) {
+                    self.publisher.progress.warn(&message);
+                }
                 Ok(())
             }
             known => known,
@@ -266,6 +269,29 @@ impl<'a> Sender<'a> {
         Ok(found)
     }
 
+    /// Whether a repository has a manifest that refers to an image, and lists it there.
+    pub(super) async fn has_referrer(
+        &self,
+        repository: &Reference,
+        subject: &Digest,
+        referrer: &Digest,
+    ) -> Result<bool, CatalogError> {
+        let uploads = self.publisher.uploads;
+        if uploads.lists(repository, referrer) {
+            return Ok(true);
+        }
+        if !self.has_manifest(repository, referrer).await? {
+            return Ok(false);
+        }
+        let registry = self.catalog.registry();
+        let all = registry.referrers(repository, subject).await?;
+        let found = all.iter().any(|found| found.digest == *referrer);
+        if found {
+            uploads.listed(repository, *referrer);
+        }
+        Ok(found)
+    }
+
     /// Puts a manifest that has a `subject`, findable from there.
     pub(super) async fn referrer(
         &self,
@@ -278,7 +304,9 @@ impl<'a> Sender<'a> {
                 .attach(repository, IMAGE_MANIFEST, artifact.manifest())
                 .await?;
         }
-        self.publisher.uploads.put(repository, artifact.digest());
+        let uploads = self.publisher.uploads;
+        uploads.put(repository, artifact.digest());
+        uploads.listed(repository, artifact.digest());
         self.count_document(Put::Uploaded, artifact.manifest().len() as u64);
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! What one process has seen to: which repositories have which blobs and manifests by now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::OwnedMutexGuard;
@@ -14,6 +14,8 @@ use crate::registry::Reference;
 pub struct Uploads {
     blobs: Mutex<BTreeMap<(Reference, Digest), Turn>>,
     manifests: Mutex<BTreeMap<Reference, Digest>>,
+    listed: Mutex<BTreeSet<(Reference, Digest)>>,
+    told: Mutex<BTreeSet<String>>,
 }
 
 /// Held by the task that sees to a blob; true: the repository has it by now.
@@ -50,6 +52,24 @@ impl Uploads {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         all.get(reference).copied()
+    }
+
+    /// Whether a repository lists this manifest as a referrer, as far as this process saw to it.
+    pub(super) fn lists(&self, repository: &Reference, referrer: &Digest) -> bool {
+        let all = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        all.contains(&(plain(repository), *referrer))
+    }
+
+    /// It does by now.
+    pub(super) fn listed(&self, repository: &Reference, referrer: Digest) {
+        let mut all = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert((plain(repository), referrer));
+    }
+
+    /// Whether this is told for the first time.
+    pub(super) fn is_news(&self, message: &str) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.insert(message.to_owned())
     }
 
     /// The reference names this manifest by now, and so does its digest alone.
