@@ -150,7 +150,9 @@ impl Explain for CatalogError {
             Self::Token(_) => Some("begin again without --page-token; a token goes with the filters of the page that it came with".into()),
             Self::Interrupted => Some("try again".into()),
             Self::Unread { .. } => Some(
-                "try again, or let --no-sync answer from what was read of it before".into(),
+                "try again, or let --no-sync answer from what was read of it until now; a record that the registry itself \
+                 cannot read any more can be deleted there: it is written anew when its image is pushed again"
+                    .into(),
             ),
             Self::Index { path, source } if no_room(path, source).is_some() => no_room(path, source),
             Self::Index { .. } | Self::OtherIndex { .. } => {

@@ -125,6 +125,9 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
         verify: arguments.verify_substitutes,
         ..Wish::new(arguments.flags, Need::Name)
     };
+    if let Some(path) = &arguments.metadata_file {
+        metadata::check(path)?;
+    }
     let built = images(context, &store, &http, &manifest, &arguments.images, &wish)?;
     if let Some(path) = &arguments.metadata_file {
         metadata::write(path, &metadata::of(context, &manifest, &built, None)?)?;

@@ -154,27 +154,49 @@ fn tags(context: &Context, manifest: &Manifest, name: &str) -> Vec<String> {
         .collect()
 }
 
+/// Sees, before any work, whether the file could be written.
+///
+/// # Errors
+/// When it could not.
+pub fn check(path: &Path) -> Result<(), Failure> {
+    let begin = || match path.is_dir() {
+        true => Err(std::io::ErrorKind::IsADirectory.into()),
+        false => begin(path).map(|_| ()),
+    };
+    begin().map_err(|error| unwritten(path, &error))
+}
+
+fn unwritten(path: &Path, error: &std::io::Error) -> Failure {
+    let hint = "give --metadata-file a path in a folder that exists and is writable";
+    Failure::unwritten(path, error, hint)
+}
+
+/// A file that is put into the place of `path` when it is complete.
+fn begin(path: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    tempfile::Builder::new()
+        .prefix(".imagewright.metadata.")
+        .permissions(std::fs::Permissions::from_mode(0o644))
+        .tempfile_in(folder)
+}
+
 /// Writes the document, all or nothing.
 ///
 /// # Errors
 /// When the file cannot be written.
 pub fn write(path: &Path, document: &MetadataDocument) -> Result<(), Failure> {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
     let put = || -> std::io::Result<()> {
         let _held = super::interrupt::hold();
         let mut text = serde_json::to_vec_pretty(document)?;
         text.push(b'\n');
-        let mut file = tempfile::Builder::new()
-            .prefix(".imagewright.metadata.")
-            .permissions(std::fs::Permissions::from_mode(0o644))
-            .tempfile_in(folder)?;
+        let mut file = begin(path)?;
         file.write_all(&text)?;
         file.as_file().sync_all()?;
         file.persist(path)?;
         Ok(())
     };
-    put().map_err(|error| { let hint = "the images are in the store; give --metadata-file a path in a folder that exists and is writable"; Failure::unwritten(path, &error, hint) })
+    put().map_err(|error| unwritten(path, &error))
 }

@@ -118,6 +118,9 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
     let catalogs = arguments.target.catalogs(context, &http, &manifest)?;
     let lookup = places::lookup(context, &http, &manifest)?;
     let store = context.store()?;
+    if let Some(path) = &arguments.metadata_file {
+        metadata::check(path)?;
+    }
     if let Some(failures) = unanswered(context, &catalogs, &manifest, &arguments.images)? {
         return tell(context, arguments.dry_run, Vec::new(), failures);
     }
@@ -168,17 +171,19 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
     for catalog in &catalogs {
         delivery.to(catalog, &prepared);
     }
-    if let (Some(path), true) = (&arguments.metadata_file, delivery.failures.is_empty()) {
-        let places: Vec<_> = catalogs.iter().map(|one| one.place().clone()).collect();
-        let document = metadata::of(context, &manifest, &built, Some(&places))?;
-        metadata::write(path, &document)?;
-    }
-    tell(
+    let complete = delivery.failures.is_empty();
+    let told = tell(
         context,
         arguments.dry_run,
         delivery.images,
         delivery.failures,
-    )
+    )?;
+    if let (Some(path), true) = (&arguments.metadata_file, complete) {
+        let places: Vec<_> = catalogs.iter().map(|one| one.place().clone()).collect();
+        let document = metadata::of(context, &manifest, &built, Some(&places))?;
+        metadata::write(path, &document)?;
+    }
+    Ok(told)
 }
 
 /// What was not pushed, and why.

@@ -124,7 +124,8 @@ pub fn run(context: &Context, target: &Target, what: &str) -> Result<ExitCode, F
             Ok((records, names))
         })?;
     if records.is_empty() {
-        return Err(missing(catalog, what, &names));
+        let asked = !target.no_sync && !context.global.offline;
+        return Err(missing(catalog, what, &names, asked));
     }
     let mut document = RecordsDocument { records };
     if let Some(catalog) = catalog
@@ -145,7 +146,7 @@ pub fn run(context: &Context, target: &Target, what: &str) -> Result<ExitCode, F
     })
 }
 
-fn missing(catalog: Option<&Catalog>, what: &str, names: &[String]) -> Failure {
+fn missing(catalog: Option<&Catalog>, what: &str, names: &[String], asked: bool) -> Failure {
     let place = catalog.map_or_else(
         || "this store".to_owned(),
         |catalog| catalog.place().cache().to_string(),
@@ -154,7 +155,7 @@ fn missing(catalog: Option<&Catalog>, what: &str, names: &[String]) -> Failure {
         return Failure::plain(
             Kind::NotFound,
             format!("there is no image `{what}` in {place}"),
-            records::emptiness(catalog, true),
+            records::emptiness(catalog, asked),
         );
     }
     let kind = format!("record in {place} of an image");

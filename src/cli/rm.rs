@@ -19,7 +19,7 @@ use crate::store::{ImageRow, State, Store};
 /// Flags of `rm`.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Images, by declared name or digest (sha256:…; of one in a registry its first digits do)
+    /// Images, by declared name or digest (sha256:…; of one in a registry its first four digits or more)
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
     /// Free their space at once instead of leaving it to `gc`
@@ -28,7 +28,7 @@ pub struct Arguments {
     /// Remove from the declared registry instead of the store
     #[arg(long)]
     registry: bool,
-    /// Also if other images build on it, or are the same one and go with it
+    /// Also if it is protected, or other images build on it, or are the same one and go with it
     #[arg(long)]
     force: bool,
 }
@@ -38,7 +38,7 @@ pub struct Arguments {
 pub struct RmDocument {
     /// What was removed.
     pub removed: Vec<RemovedDocument>,
-    /// Bytes that are free now.
+    /// Bytes that were freed.
     pub freed_bytes: u64,
 }
 
@@ -84,7 +84,7 @@ pub fn run(context: &Context, arguments: &Arguments) -> Result<ExitCode, Failure
         ));
     }
     if arguments.now {
-        output::line(&format!("{} are free", size(freed_bytes)));
+        output::line(&format!("{} were freed", size(freed_bytes)));
     }
     Ok(ExitCode::SUCCESS)
 }

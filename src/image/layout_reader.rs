@@ -1,5 +1,6 @@
 //! Reads images out of an OCI image layout: `oci:DIR`, `oci:DIR:NAME`, `oci:DIR@sha256:…`.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -64,6 +65,8 @@ pub enum LayoutError {
         name: String,
         found: String,
     },
+    #[error("the layout {} has several images: {found}", path.display())]
+    ManyNames { path: PathBuf, found: String },
     #[error("the layout {} lacks the blob {digest}", path.display())]
     NoBlob { path: PathBuf, digest: Digest },
     #[error("{} is larger than its {limit} bytes", path.display())]
@@ -81,7 +84,7 @@ pub enum LayoutError {
 impl Explain for LayoutError {
     fn kind(&self) -> Kind {
         match self {
-            Self::NotALayout { .. } => Kind::Usage,
+            Self::NotALayout { .. } | Self::ManyNames { .. } => Kind::Usage,
             Self::NoName { .. } | Self::NoBlob { .. } => Kind::NotFound,
             Self::TooLarge { .. } => Kind::Refused,
             Self::Io { .. } => Kind::Unavailable,
@@ -93,7 +96,7 @@ impl Explain for LayoutError {
             Self::NotALayout { .. } => {
                 "name a folder with the files `oci-layout` and `index.json`, as `skopeo copy … oci:DIR:NAME` makes it".into()
             }
-            Self::NoName { .. } => "name one of these: `oci:DIR:NAME`".into(),
+            Self::NoName { .. } | Self::ManyNames { .. } => "name one of these: `oci:DIR:NAME`".into(),
             Self::NoBlob { .. } | Self::TooLarge { .. } => "the layout is damaged: make it again".into(),
             Self::Store(StoreError::WrongDigest { .. }) => "the layout is damaged: make it again".into(),
             Self::Store(error) => return error.hint(),
@@ -139,15 +142,12 @@ impl LayoutReader {
             }
             other => other,
         })?;
-        let Some(name) = &self.name else {
-            return Ok(bytes);
-        };
         let mut index: Value = serde_json::from_slice(&bytes)
             .map_err(|error| self.not_a_layout(format!("its index.json is not valid: {error}")))?;
         let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) else {
             return Err(self.not_a_layout("its index.json has no `manifests`"));
         };
-        let names: Vec<String> = manifests
+        let names: BTreeSet<String> = manifests
             .iter()
             .filter_map(|known| {
                 known["annotations"][REF_NAME]
@@ -155,15 +155,24 @@ impl LayoutReader {
                     .map(|name| format!("`{name}`"))
             })
             .collect();
+        let found = names.into_iter().collect::<Vec<_>>();
+        let Some(name) = &self.name else {
+            return match found.len() {
+                0 | 1 => Ok(bytes),
+                _ => Err(LayoutError::ManyNames {
+                    path: self.dir.clone(),
+                    found: found.join(", "),
+                }),
+            };
+        };
         manifests.retain(|known| known["annotations"][REF_NAME] == name.as_str());
         if manifests.is_empty() {
             return Err(LayoutError::NoName {
                 path: self.dir.clone(),
                 name: name.clone(),
-                found: if names.is_empty() {
-                    "no names".into()
-                } else {
-                    names.join(", ")
+                found: match found.is_empty() {
+                    true => "no names".into(),
+                    false => found.join(", "),
                 },
             });
         }
@@ -333,5 +342,40 @@ mod tests {
         assert!(LayoutReference::parse("oci:d@sha256:12").is_err());
         assert_eq!(LayoutReference::parse("registry/oci:x").unwrap(), None);
         assert_eq!(LayoutReference::parse("oci:").unwrap(), None);
+    }
+
+    #[test]
+    fn of_several_images_one_has_to_be_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        write("oci-layout", r#"{"imageLayoutVersion":"1.0.0"}"#);
+        let manifests = |names: &[&str]| -> Vec<Value> {
+            let named = |name: &&str| serde_json::json!({"annotations": {REF_NAME: name}});
+            names.iter().map(named).collect()
+        };
+        let top = |names: &[&str], reference: &str| {
+            let index = serde_json::json!({"manifests": manifests(names)});
+            write("index.json", &index.to_string());
+            let reference = LayoutReference::parse(reference).unwrap().unwrap();
+            let bytes = LayoutReader::new(folder.path(), &reference).read_top()?;
+            let read: Value = serde_json::from_slice(&bytes).unwrap();
+            Ok::<_, LayoutError>(read["manifests"].as_array().cloned().unwrap())
+        };
+        let error = top(&["b", "a"], "oci:.").unwrap_err();
+        assert!(
+            error.to_string().ends_with("has several images: `a`, `b`"),
+            "{error}"
+        );
+        assert_eq!(error.kind(), Kind::Usage);
+        assert!(error.hint().unwrap().contains("oci:DIR:NAME"));
+        assert_eq!(top(&["b", "a"], "oci:.:a").unwrap(), manifests(&["a"]));
+        let error = top(&["b", "a"], "oci:.:c").unwrap_err();
+        assert!(
+            error.to_string().contains("`c`; it has `a`, `b`"),
+            "{error}"
+        );
+        // The platforms of one image may be listed one by one.
+        assert_eq!(top(&["a", "a"], "oci:.").unwrap().len(), 2);
+        assert_eq!(top(&[], "oci:.").unwrap().len(), 0);
     }
 }

@@ -175,8 +175,8 @@ impl Explain for RegistryError {
             | Self::UploadLost { .. }
             | Self::OutOfStep { .. }
             | Self::Contended { .. } => "try again",
-            Self::Status { .. }
-            | Self::InvalidManifest { .. }
+            Self::Status { .. } => "try again; if it stays so, the registry's own log tells why",
+            Self::InvalidManifest { .. }
             | Self::Challenge { .. }
             | Self::NoToken { .. }
             | Self::InsecureTokenServer { .. } => return None,

@@ -94,7 +94,11 @@ impl Registry {
             if coming.got > 0 {
                 ask = ask.header(header::RANGE, &format!("bytes={}-", coming.got));
             }
-            let response = self.open(&ask).await?;
+            let response = match self.open(&ask).await {
+                // There is nothing behind what came.
+                Err(RegistryError::OutOfStep { .. }) if coming.got > 0 => return coming.end(),
+                response => response?,
+            };
             if coming.got > 0 && !continues_at(&response, coming.got) {
                 coming.pending = store.pending()?;
                 coming.got = 0;

@@ -232,6 +232,21 @@ image "b" base="small" { pip "beta"; }"#;
 }
 
 #[test]
+fn a_metadata_file_that_cannot_be_is_told_before_anything_is_pushed() {
+    let server = Server::docker_registry(LOGIN);
+    let index = lab::index();
+    let lab = lab::project(server.address(), &index, ONE);
+    for place in ["no/such/folder.json", "."] {
+        let place = lab.path(place).display().to_string();
+        for command in ["push", "build"] {
+            lab.run(&[command, "--metadata-file", &place])
+                .expect(4, &["cannot write", &place, "give --metadata-file"]);
+        }
+    }
+    assert!(server.repositories().is_empty());
+}
+
+#[test]
 fn metadata_of_a_push_names_every_place() {
     let server = Server::docker_registry(LOGIN);
     let index = lab::index();

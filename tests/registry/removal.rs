@@ -125,6 +125,8 @@ fn images_go_from_a_registry_unless_others_need_them() {
         7,
         &["`twin`, which is protected, is the same image as `one`"],
     );
+    lab.run(&["rm", "--registry", "one", "upper", "twin"])
+        .expect(7, &["`twin` is protected", "--force"]);
     lab.write("imagewright.kdl", text);
     lab.run(&["rm", "--registry", "one", "one", "--force"])
         .expect(0, &["removed one", "removed twin"]);
@@ -171,7 +173,7 @@ fn what_was_removed_is_not_found_by_anybody_until_it_is_pushed_again() {
     }
 
     // By the first digits, and named twice.
-    lab.run(&["rm", "--registry", &digest[..20], "one"])
+    lab.run(&["rm", "--registry", &digest.to_uppercase()[7..12], "one"])
         .expect(0, &["removed one", &digest]);
     assert_eq!(names(&server, PREFIX).len(), 1);
     for lab in [&lab, &colleague] {
@@ -181,8 +183,10 @@ fn what_was_removed_is_not_found_by_anybody_until_it_is_pushed_again() {
         let request = format!("{}:one", lab.project().display());
         assert!(found(lab, &["--satisfies", &request]).is_empty());
     }
-    lab.run(&["rm", "--registry", "one"])
-        .expect(8, &["no image in the registry called `one`"]);
+    lab.run(&["rm", "--registry", "one"]).expect(
+        8,
+        &["no image in the registry called `one`", "there are: free"],
+    );
     lab.run(&["push"]).expect(0, &["one"]);
     for lab in [&lab, &colleague] {
         assert_eq!(found(lab, &[]), ["free", "one"]);

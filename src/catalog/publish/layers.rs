@@ -120,7 +120,12 @@ impl Sender<'_> {
         let found = self.found(&tag).await?;
         self.layer(cache, part.layer, mounts).await?;
         match found {
-            Some(found) if found == artifact.digest() => Ok(()),
+            Some(found) if found == artifact.digest() => {
+                match paths.as_deref().zip(artifact.content()) {
+                    Some((bytes, blob)) => self.document(cache, blob, bytes).await,
+                    None => Ok(()),
+                }
+            }
             Some(_) => self.tell_other_layer(&tag, &record).await,
             None => {
                 self.artifact(cache, &artifact, paths.as_deref(), &[tag])

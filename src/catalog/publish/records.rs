@@ -5,14 +5,13 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use super::layers::{AT_ONCE, layer_record};
 use super::names::{Names, Top};
 use super::sender::Sender;
-use super::sign::with_known_lock;
+use super::sign::{LayerRecords, with_known_lock};
 use super::{Edition, Publication, own_key};
 use crate::catalog::artifact::Artifact;
 use crate::catalog::place::name_tag;
 use crate::catalog::{CatalogError, KeyTag, LayerRecord, Record, SecretKey, Statement};
 use crate::diagnostic::{Explain as _, Kind};
 use crate::digest::Digest;
-use crate::image::Image;
 use crate::lock::Lock;
 use crate::manifest::TrustedKey;
 use crate::oci::Descriptor;
@@ -27,7 +26,7 @@ impl Sender<'_> {
     ) -> Result<bool, CatalogError> {
         for edition in publication.editions {
             let recorded = self.absent(&edition.record).await?.is_empty()
-                && self.has_layer_records(edition.image).await?
+                && self.has_layer_records(edition).await?
                 && self.is_current(publication, &edition.record).await?;
             if !recorded {
                 return Ok(false);
@@ -36,14 +35,23 @@ impl Sender<'_> {
         Ok(true)
     }
 
-    async fn has_layer_records(&self, image: &Image) -> Result<bool, CatalogError> {
-        let keys = (0..image.layers.len()).filter_map(|index| own_key(image, index));
-        let asked = stream::iter(keys)
-            .map(|key| async move { self.found(&KeyTag::Layer(key).tag()).await })
+    async fn has_layer_records(&self, edition: &Edition<'_>) -> Result<bool, CatalogError> {
+        let cache = &self.catalog.place().cache();
+        let asked = stream::iter(layer_records(edition))
+            .map(|(record, _)| async move {
+                let Some(key) = record.layer.key else {
+                    return Ok(true);
+                };
+                Ok::<_, CatalogError>(
+                    self.found(&KeyTag::Layer(key).tag()).await?.is_some()
+                        && match &record.paths {
+                            Some(paths) => self.has_blob(cache, paths).await?,
+                            None => true,
+                        },
+                )
+            })
             .buffer_unordered(AT_ONCE);
-        asked
-            .try_fold(true, async |all, found| Ok(all && found.is_some()))
-            .await
+        asked.try_fold(true, async |all, has| Ok(all && has)).await
     }
 
     /// Whether the name's last record is of this image, and there with its lock and SBOM.
@@ -211,16 +219,8 @@ impl Sender<'_> {
                 }
             },
         };
-        let image = edition.image;
-        let own = image
-            .layers
-            .iter()
-            .enumerate()
-            .filter_map(|(index, layer)| {
-                let key = own_key(image, index)?;
-                Some(layer_record(layer, key, edition.extras.get(index)))
-            });
-        self.sign_records(signer, &record, own.collect()).await
+        self.sign_records(signer, &record, layer_records(edition))
+            .await
     }
 
     /// The same of records that somebody else made.
@@ -228,7 +228,7 @@ impl Sender<'_> {
         &self,
         signer: &SecretKey,
         record: &Record,
-        layers: Vec<(LayerRecord, Option<Vec<u8>>)>,
+        layers: LayerRecords,
     ) -> Result<(), CatalogError> {
         let id = signer.public().id();
         let work = layers.iter().filter_map(|(record, paths)| {
@@ -274,6 +274,17 @@ impl Sender<'_> {
         let artifact = Artifact::of_layer(&signed);
         self.artifact(&cache, &artifact, paths, &[tag]).await
     }
+}
+
+/// What is recorded of an image's layers that have keys.
+fn layer_records(edition: &Edition<'_>) -> LayerRecords {
+    let image = edition.image;
+    let layers = image.layers.iter().enumerate();
+    let records = layers.filter_map(|(index, layer)| {
+        let key = own_key(image, index)?;
+        Some(layer_record(layer, key, edition.extras.get(index)))
+    });
+    records.collect()
 }
 
 fn key_tags(record: &Record) -> [KeyTag; 2] {

@@ -52,7 +52,7 @@ pub struct Signed {
 }
 
 /// Layer records with the documents of their paths, where those are at hand.
-type LayerRecords = Vec<(LayerRecord, Option<Vec<u8>>)>;
+pub(super) type LayerRecords = Vec<(LayerRecord, Option<Vec<u8>>)>;
 
 impl Publisher<'_> {
     /// Signs the record that a registry has of an image, and those of its layers.

@@ -10,7 +10,6 @@ use super::{places, records};
 use crate::catalog::{Catalog, Found, Index, Query, Status, Summary};
 use crate::cli::context::{Context, unknown};
 use crate::cli::failure::Failure;
-use crate::cli::record::key_digits;
 use crate::cli::rm::RemovedDocument;
 use crate::diagnostic::{Explain as _, Kind};
 use crate::digest::Digest;
@@ -37,6 +36,16 @@ pub fn children<'a>(manifest: &'a Manifest, name: &str) -> Vec<&'a str> {
     all.filter(|(_, parents)| parents.contains(name))
         .map(|(child, _)| child.as_str())
         .collect()
+}
+
+/// Fewest digits that are taken for the beginning of a digest: shorter words are rather names.
+const DIGITS: usize = 4;
+
+/// The digits of a word that may be a digest or its beginning.
+fn digits(word: &str) -> Option<&str> {
+    let digits = word.strip_prefix("sha256:").unwrap_or(word);
+    let hex = digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (hex && (DIGITS..=64).contains(&digits.len())).then_some(digits)
 }
 
 /// An image of the registry, or one that only records tell of any more.
@@ -146,23 +155,19 @@ impl Job<'_> {
 
     /// What a name or digest means in the registry.
     async fn find(&self, word: &str) -> Result<Target, Failure> {
-        let place = self.catalog.place();
-        let recorded = match key_digits(word) {
+        let lower = word.to_ascii_lowercase();
+        let recorded = match digits(&lower) {
             Some(digits) => self.by_digits(word, digits)?,
             None => None,
         };
         let (name, reference) = match recorded {
             Some((name, reference)) => (name, reference),
-            None if word.contains(|c: char| !c.is_ascii_alphanumeric() && !"_-".contains(c)) => {
+            None if word.is_empty()
+                || word.contains(|c: char| !c.is_ascii_alphanumeric() && !"_-".contains(c)) =>
+            {
                 return Err(self.not_there(word)?);
             }
-            None => {
-                let reference = Reference {
-                    tag: Some(place.tag(word, None)),
-                    ..place.image(word)
-                };
-                (word.to_owned(), reference)
-            }
+            None => (word.to_owned(), self.own_name(word)),
         };
         let found = self.catalog.registry().find_manifest(&reference).await?;
         let (digest, members) = match &found {
@@ -183,6 +188,15 @@ impl Job<'_> {
             members,
             is_there: found.is_some(),
         })
+    }
+
+    /// An image's own name.
+    fn own_name(&self, name: &str) -> Reference {
+        let place = self.catalog.place();
+        Reference {
+            tag: Some(place.tag(name, None)),
+            ..place.image(name)
+        }
     }
 
     /// The image or index that these first digits of a digest mean, if records tell of one: its name, and where it is.
@@ -229,12 +243,9 @@ impl Job<'_> {
     }
 
     fn not_there(&self, word: &str) -> Result<Failure, Failure> {
-        let mut names: BTreeSet<String> = self
-            .index
-            .names(&self.catalog.source())?
-            .into_iter()
-            .collect();
-        names.remove(word);
+        let (source, all) = (self.catalog.source(), Query::default());
+        let ready = self.index.page(&source, &all, None, MOST, None)?.images;
+        let names: BTreeSet<String> = ready.into_iter().map(|found| found.summary.name).collect();
         Ok(unknown(
             "image in the registry called",
             word,

@@ -12,6 +12,13 @@ use crate::registry::Reference;
 
 impl Job<'_> {
     pub(super) async fn refuse(&self, target: &Target, all: &[Target]) -> Result<(), Failure> {
+        if self.is_protected(&target.name) {
+            return Err(Failure::plain(
+                Kind::Refused,
+                format!("`{}` is protected", target.name),
+                "give --force to remove it all the same",
+            ));
+        }
         let goes = |name: &str| all.iter().any(|other| other.name == name);
         let on = |child: &str, what: &str| {
             Failure::plain(
@@ -67,16 +74,18 @@ impl Job<'_> {
         Ok(others)
     }
 
+    fn is_protected(&self, name: &str) -> bool {
+        let declared = self.manifest.image(name);
+        declared.is_some_and(|image| image.protected)
+    }
+
     pub(super) fn refuse_shared(
         &self,
         target: &Target,
         name: &str,
         force: bool,
     ) -> Result<(), Failure> {
-        let protected = self
-            .manifest
-            .image(name)
-            .is_some_and(|image| image.protected);
+        let protected = self.is_protected(name);
         let (what, hint) = match (protected, force) {
             (true, _) => ("`, which is protected,", format!("remove `{name}` too")),
             (false, false) => ("`", format!("remove `{name}` too, or give --force")),
