@@ -149,11 +149,13 @@ impl Explain for CatalogError {
             Self::Query { hint, .. } => Some(hint.clone()),
             Self::Token(_) => Some("begin again without --page-token; a token goes with the filters of the page that it came with".into()),
             Self::Interrupted => Some("try again".into()),
-            Self::Unread { .. } => Some(
-                "try again, or let --no-sync answer from what was read of it until now; a record that the registry itself \
-                 cannot read any more can be deleted there: it is written anew when its image is pushed again"
-                    .into(),
-            ),
+            Self::Unread { source, .. } => Some(match **source {
+                RegistryError::Status { .. } => {
+                    "try again, or let --no-sync answer from what was read until now; a record that the registry itself \
+                     cannot read any more can be deleted there: it is written anew when its image is pushed again"
+                }
+                _ => "try again, or let --no-sync answer from what was read of it before",
+            }.into()),
             Self::Index { path, source } if no_room(path, source).is_some() => no_room(path, source),
             Self::Index { .. } | Self::OtherIndex { .. } => {
                 Some("it can be removed: what it holds is read again from the registry".into())

@@ -242,9 +242,9 @@ fn text(document: &GcDocument, max_size: Option<u64>) -> String {
         lines.push(format!("{kind:<10} {removed:>18} {kept:>18}"));
     }
     let sum = |kinds: &[KindDocument]| kinds.iter().map(|kind| kind.bytes).sum();
-    let verb = if document.dry_run { "would be" } else { "are" };
+    let verb = if document.dry_run { "would be" } else { "were" };
     lines.push(format!(
-        "{} {verb} free, {} {} in the store",
+        "{} {verb} freed, {} {} in the store",
         size(sum(&document.removed)),
         size(sum(&document.kept)),
         if document.dry_run {
