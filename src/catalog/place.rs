@@ -3,10 +3,8 @@
 use crate::diagnostic::{Explain, Kind};
 use crate::digest::Digest;
 use crate::identity;
-use crate::manifest::{Destination, Layout};
+use crate::manifest::{Destination, Layout, Platform};
 use crate::registry::{Reference, ReferenceError};
-
-use super::Record;
 
 /// The repository, or last part of one, that holds what machines look up.
 const CACHE: &str = "cache";
@@ -92,11 +90,9 @@ impl KeyTag {
 
 /// The tag of the record that was written last for an image's name on a platform. It moves as the name does, so that
 /// who pushes again need not read all records to know whether the newest one is right.
-pub(super) fn name_tag(record: &Record) -> String {
-    let name = serde_json::json!({
-        "name": record.name, "platform": record.platform, "repository": record.repository,
-    });
-    format!("name-{}", identity::key(&name).hex())
+pub(super) fn name_tag(repository: &str, name: &str, platform: Platform) -> String {
+    let whole = serde_json::json!({ "name": name, "platform": platform, "repository": repository });
+    format!("name-{}", identity::key(&whole).hex())
 }
 
 impl Place {

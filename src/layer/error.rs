@@ -75,28 +75,13 @@ pub enum LayerError {
         /// What was found.
         reason: String,
     },
-    /// A file operation failed.
-    #[error("cannot {action} {}", path.display())]
-    Io {
-        /// For example `write`.
-        action: &'static str,
-        /// The path.
-        path: PathBuf,
-        /// The operating system's reason.
-        #[source]
-        source: io::Error,
-    },
 }
 
 impl LayerError {
-    /// Wraps an I/O error with what was done to which path.
+    /// Wraps an I/O error with what was done to which path of the store.
     pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Io {
-            action,
-            path,
-            source,
-        }
+        let wrap = StoreError::io(action, path);
+        move |source| Self::Store(wrap(source))
     }
 }
 
@@ -106,7 +91,7 @@ impl Explain for LayerError {
             Self::Wheel(error) => error.kind(),
             Self::Store(error) => error.kind(),
             Self::Clash { .. } => Kind::NoResolution,
-            Self::MissingWheel { .. } | Self::Missing { .. } | Self::Io { .. } => Kind::Unavailable,
+            Self::MissingWheel { .. } | Self::Missing { .. } => Kind::Unavailable,
             Self::Damaged { .. } | Self::Entry { .. } | Self::Unreadable { .. } => Kind::Refused,
         }
     }
@@ -125,7 +110,6 @@ impl Explain for LayerError {
             Self::Entry { .. } | Self::Unreadable { .. } => {
                 Some("do not use the image that this layer comes from unless you know why it is so".into())
             }
-            Self::Io { .. } => None,
         }
     }
 }

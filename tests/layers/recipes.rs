@@ -137,7 +137,7 @@ fn what_was_damaged_is_noticed_and_set_aside() {
     let missing = recipe.reader(&fixture.store);
     assert!(matches!(
         missing,
-        Err(LayerError::Io { .. } | LayerError::MissingWheel { .. })
+        Err(LayerError::Store(_) | LayerError::MissingWheel { .. })
     ));
 }
 

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::lab::{self, Lab, Options, PREFIX, Server};
 use crate::platforms;
+use crate::pushing::documents;
 use crate::reuse::delete;
 
 const DELETES: Options = Options {
@@ -176,6 +177,10 @@ fn what_was_removed_is_not_found_by_anybody_until_it_is_pushed_again() {
     lab.run(&["rm", "--registry", &digest.to_uppercase()[7..12], "one"])
         .expect(0, &["removed one", &digest]);
     assert_eq!(names(&server, PREFIX).len(), 1);
+    let last = documents(&server, &format!("{PREFIX}/cache"), "name-");
+    for record in last.values() {
+        assert_eq!(record["removed"], record["name"] == "one", "{record:#}");
+    }
     for lab in [&lab, &colleague] {
         assert_eq!(found(lab, &[]), ["free"]);
         assert_eq!(found(lab, &["--status", "OUTDATED"]), ["one"]);

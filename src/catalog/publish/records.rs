@@ -17,6 +17,9 @@ use crate::manifest::TrustedKey;
 use crate::oci::Descriptor;
 use crate::registry::Reference;
 
+/// By how much the clock of another pusher is believed to be ahead, in milliseconds: a day.
+const SKEW: i64 = 24 * 60 * 60 * 1000;
+
 impl Sender<'_> {
     /// Whether the last record of the name is of these images, and everything is there by which they and their layers are
     /// found. What else lies under the tags of their keys is told.
@@ -61,17 +64,8 @@ impl Sender<'_> {
         own: &Record,
     ) -> Result<bool, CatalogError> {
         let repository = self.catalog.place().image(publication.name);
-        let tag = name_tag(&Record {
-            repository: repository.repository.clone(),
-            ..own.clone()
-        });
-        let found = self.catalog.document::<Record>(&tag, Record::MEDIA_TYPE);
-        let found = match found.await {
-            Ok(found) => found.filter(|found| is_of(found, own) && !found.removed),
-            Err(error) if error.kind() == Kind::Refused => None,
-            Err(error) => return Err(error),
-        };
-        let Some(found) = found else {
+        let found = self.last_record(&repository, own).await?;
+        let Some(found) = found.filter(|found| is_of(found, own) && !found.removed) else {
             return Ok(false);
         };
         let cache = self.catalog.place().cache();
@@ -85,6 +79,20 @@ impl Sender<'_> {
                 Some(sbom) => self.has_referrer(&repository, &own.digest, sbom).await?,
                 None => false,
             })
+    }
+
+    /// The record that was written last for the name of `own`, if what stands for that is one.
+    async fn last_record(
+        &self,
+        repository: &Reference,
+        own: &Record,
+    ) -> Result<Option<Record>, CatalogError> {
+        let tag = name_tag(&repository.repository, &own.name, own.platform);
+        let found = self.catalog.document::<Record>(&tag, Record::MEDIA_TYPE);
+        match found.await {
+            Err(error) if error.kind() == Kind::Refused => Ok(None),
+            found => found,
+        }
     }
 
     /// The tags of an image's keys that the cache does not have. What else than a record of this image lies under one is
@@ -111,9 +119,17 @@ impl Sender<'_> {
         names: &Names,
     ) -> Result<Vec<(Record, Digest)>, CatalogError> {
         let repository = self.catalog.place().image(publication.name);
-        let pushed_ms = (self.publisher.clock)();
+        let now = (self.publisher.clock)();
         let mut records = Vec::new();
         for edition in publication.editions {
+            let last = self.last_record(&repository, &edition.record).await?;
+            let pushed_ms = match last {
+                // Also where clocks differ it is later than what came before.
+                Some(last) if (now..now.saturating_add(SKEW)).contains(&last.pushed_ms) => {
+                    last.pushed_ms + 1
+                }
+                _ => now,
+            };
             let draft = Record {
                 repository: repository.repository.clone(),
                 tags: names.tags(),
@@ -144,7 +160,7 @@ impl Sender<'_> {
         let digest = artifact.config().digest;
         let mut tags = vec![KeyTag::Record(digest).tag()];
         tags.extend(self.absent(&record).await?);
-        tags.push(name_tag(&record));
+        tags.push(name_tag(&record.repository, &record.name, record.platform));
         let cache = self.catalog.place().cache();
         let lock = Some(edition.lock.as_bytes());
         self.artifact(&cache, &artifact, lock, &tags).await?;

@@ -1,8 +1,8 @@
 //! The end of a name, as a record.
 
 use crate::catalog::artifact::{Artifact, IMAGE_MANIFEST};
+use crate::catalog::place::name_tag;
 use crate::catalog::{Catalog, CatalogError, KeyTag, Record};
-use crate::registry::Reference;
 
 impl Catalog {
     /// Records that the image which `record` is of was removed, at `now_ms` (milliseconds since 1970). Whoever reads
@@ -27,13 +27,14 @@ impl Catalog {
         self.registry
             .put_blob(&cache, artifact.config(), &document, &[], &|_| {})
             .await?;
-        let tagged = Reference {
-            tag: Some(KeyTag::Record(artifact.config().digest).tag()),
-            ..cache
-        };
-        self.registry
-            .put_manifest(&tagged, IMAGE_MANIFEST, artifact.manifest())
-            .await?;
+        let own = KeyTag::Record(artifact.config().digest).tag();
+        let name = name_tag(&record.repository, &record.name, record.platform);
+        for tag in [own, name] {
+            let tagged = self.tagged(&tag);
+            self.registry
+                .put_manifest(&tagged, IMAGE_MANIFEST, artifact.manifest())
+                .await?;
+        }
         Ok(())
     }
 }
